@@ -1,0 +1,5 @@
+"""`python -m mapfs` is the `mapfs` command."""
+
+from mapfs.cli import main
+
+main()

@@ -1,0 +1,30 @@
+"""Sizes as people write them: bytes, or with a suffix K, M, G, T or P of 1024."""
+
+import re
+from typing import Final
+
+_UNITS: Final = "KMGTP"
+_SIZE: Final = re.compile(
+    rf"(?:(\d+)B?|(\d+(?:\.\d+)?)\s*([{_UNITS}])(?:iB|B)?)", re.IGNORECASE | re.ASCII
+)
+
+
+def parse_size(text: str) -> int:
+    """`10G`, `512M`, `1.5GiB` or `4096` in bytes. Raises `ValueError`."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a size (like 4096, 512M or 10G)")
+    plain, number, unit = match.groups()
+    if plain:
+        return int(plain)
+    return int(float(number) * 1024 ** (_UNITS.index(unit.upper()) + 1))
+
+
+def format_size(size: int) -> str:
+    """A size for people to read: `4.0K`, `1.5G`."""
+    value = float(size)
+    for unit in ("", *_UNITS):
+        if abs(value) < 1024 or unit == _UNITS[-1]:
+            return f"{value:.1f}{unit}" if unit else f"{size}"
+        value /= 1024
+    raise AssertionError  # the last unit returns
