@@ -1,0 +1,116 @@
+"""Frames of the intent log: what one operation changed. `docs/format.md` specifies them.
+
+A frame is complete or it is nothing: its checksum covers header and body. A frame left over from
+an earlier use of the same place carries another generation.
+"""
+
+import enum
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from xxhash import xxh3_64_intdigest
+
+from mapfs.errors import DamagedStoreError
+from mapfs.format.records import Table
+
+LOG_MAGIC: Final = b"mapfslog"
+# Each of the log's two halves: its header, then frames of one generation.
+HALF_BYTES: Final = 8 << 20
+HALF_HEADER_BYTES: Final = 64
+
+# magic, boot id, store uuid, generation
+_HALF: Final = struct.Struct("<8s16s16sQ")
+# Behind the checksum, so that it can be set later: 1 if a sync of the store has failed.
+FAILED_OFFSET: Final = 56
+# body length, number of changes, generation, request
+_FRAME: Final = struct.Struct("<IIQQ")
+_CHECKSUM: Final = struct.Struct("<Q")
+FRAME_HEADER_BYTES: Final = _FRAME.size + _CHECKSUM.size
+# kind, key length, value length
+_CHANGE: Final = struct.Struct("<BHI")
+_DELETED: Final = 0xFFFFFFFF
+
+
+class Kind(enum.IntEnum):
+    """What a change is about, besides the numbers of `Table`, which name a record of the catalog.
+
+    STATE is the filesystem's counters. FOLDED says that the totals of directories were brought up
+    to date. COUNTED is what an inode, changed for the first time since, counted for before.
+    RUN is a run of pages taken ahead of need: where it stands now.
+    """
+
+    STATE = 32
+    FOLDED = 33
+    COUNTED = 34
+    RUN = 35
+
+
+# Kind or table, key, and the new value, or None for a deletion.
+Change = tuple[int, bytes, bytes | None]
+
+
+def pack_half(boot_id: bytes, uuid: bytes, generation: int) -> bytes:
+    """The header of a half that now takes frames of `generation`."""
+    fields = _HALF.pack(LOG_MAGIC, boot_id, uuid, generation)
+    return (fields + _CHECKSUM.pack(xxh3_64_intdigest(fields))).ljust(HALF_HEADER_BYTES, b"\0")
+
+
+def unpack_half(header: bytes, boot_id: bytes, uuid: bytes) -> int:
+    """The generation of a half, or 0 if it was not written for this store since this boot."""
+    fields, behind = header[: _HALF.size], header[_HALF.size :]
+    magic, boot, store, generation = _HALF.unpack(fields)
+    whole = _CHECKSUM.unpack_from(behind)[0] == xxh3_64_intdigest(fields)
+    if not whole or (magic, boot, store) != (LOG_MAGIC, boot_id, uuid):
+        return 0
+    return int(generation)
+
+
+def pack_frame(changes: Sequence[Change], generation: int, request: int = 0) -> bytes:
+    """A frame. `request` is the kernel's unique id of the request behind it, 0 if unknown."""
+    parts: list[bytes] = []
+    for kind, key, value in changes:
+        if value is None:
+            parts += (_CHANGE.pack(kind, len(key), _DELETED), key)
+        else:
+            parts += (_CHANGE.pack(kind, len(key), len(value)), key, value)
+    body = b"".join(parts)
+    header = _FRAME.pack(len(body), len(changes), generation, request)
+    return header + _CHECKSUM.pack(xxh3_64_intdigest(header + body)) + body
+
+
+def unpack_frames(half: bytes | memoryview, generation: int) -> Iterator[list[Change]]:
+    """The changes of each frame of `generation` behind a half's header, up to the first gap."""
+    offset = HALF_HEADER_BYTES
+    while offset + FRAME_HEADER_BYTES <= len(half):
+        header = bytes(half[offset : offset + _FRAME.size])
+        length, count, found, _ = _FRAME.unpack(header)
+        (checksum,) = _CHECKSUM.unpack_from(half, offset + _FRAME.size)
+        start = offset + FRAME_HEADER_BYTES
+        if found != generation or start + length > len(half):
+            return
+        body = bytes(half[start : start + length])
+        if checksum != xxh3_64_intdigest(header + body):
+            return
+        try:
+            yield _unpack_changes(body, count)
+        except struct.error as error:
+            raise DamagedStoreError("a frame of the log does not decode") from error
+        offset = start + length
+
+
+def _unpack_changes(body: bytes, count: int) -> list[Change]:
+    changes: list[Change] = []
+    offset = 0
+    for _ in range(count):
+        kind, key_length, value_length = _CHANGE.unpack_from(body, offset)
+        key_end = offset + _CHANGE.size + key_length
+        key = body[offset + _CHANGE.size : key_end]
+        offset = key_end + (0 if value_length == _DELETED else value_length)
+        changes.append((kind, key, None if value_length == _DELETED else body[key_end:offset]))
+    return changes
+
+
+def is_table(kind: int) -> bool:
+    """Whether a change is to a record of the catalog."""
+    return kind < len(Table)
