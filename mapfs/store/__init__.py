@@ -1,0 +1,1 @@
+"""The store: bytes (backing), where they are (catalog), and the commit that ties the two."""

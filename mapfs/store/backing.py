@@ -1,0 +1,112 @@
+"""Where a store's bytes are: the `Backing` protocol, and one in memory for tests.
+
+Offsets and lengths are bytes. Only the thread that owns the filesystem calls these methods,
+except `sync`, `punch` and `load`, which a worker thread may call at the same time.
+"""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeAlias
+
+from mapfs.store.syscalls import CacheStatistics
+
+Data: TypeAlias = bytes | bytearray | memoryview
+
+
+class Backing(Protocol):
+    """A growing array of bytes that can be mapped, made durable, and given back in pieces."""
+
+    def resize(self, size: int) -> None:
+        """Make the backing `size` bytes long, never shorter; new bytes cost nothing yet.
+
+        Raises `OSError` (ENOSPC, EFBIG) when the host refuses.
+        """
+
+    def read(self, offset: int, length: int) -> Iterable[memoryview]:
+        """Views of the mapped bytes, in order, to be used before the next commit ends."""
+
+    def write(self, offset: int, data: Data) -> None:
+        """Write within pages that were prepared. Raises `OSError`."""
+
+    def prepare(self, offset: int, length: int) -> None:
+        """Make whole pages read as zeros and reserve their blocks on the host.
+
+        After it, writing these pages cannot fail for want of space, and whatever they held
+        before is gone. Raises `OSError` with ENOSPC or EDQUOT.
+        """
+
+    def punch(self, offset: int, length: int) -> None:
+        """Give the blocks of free pages back to the host, where it can take them."""
+
+    def sync(self) -> None:
+        """Return when everything written before the call is on stable storage (fdatasync(2)).
+
+        Raises `OSError`; once it did, every later call does too.
+        """
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether a `sync` has raised: bytes written before it may not be on the disk."""
+
+    def load(self, offset: int, length: int) -> None:
+        """Bring bytes into memory. Raises `OSError` (EIO) where a mapping would raise SIGBUS."""
+
+    def cached(self, offset: int, length: int) -> CacheStatistics:
+        """What of these bytes is in memory, and dirty, in pages of the machine."""
+
+    def host_free(self) -> int | None:
+        """The bytes that the host could still back, or None if all are backed already."""
+
+    def close(self) -> None:
+        """Let go of files and mappings; views handed out stay valid."""
+
+
+class MemoryBacking:
+    """A backing in a bytearray: for tests, and for showing what the protocol means."""
+
+    def __init__(self, size: int = 0) -> None:
+        self._bytes = bytearray(size)
+
+    def resize(self, size: int) -> None:
+        """See `Backing.resize`."""
+        # A new array: an old one cannot grow while a view of it is out.
+        self._bytes = self._bytes + bytes(max(0, size - len(self._bytes)))
+
+    def read(self, offset: int, length: int) -> Iterable[memoryview]:
+        """See `Backing.read`."""
+        return (memoryview(self._bytes)[offset : offset + length].toreadonly(),)
+
+    def write(self, offset: int, data: Data) -> None:
+        """See `Backing.write`."""
+        view = memoryview(data)
+        self._bytes[offset : offset + view.nbytes] = view
+
+    def prepare(self, offset: int, length: int) -> None:
+        """See `Backing.prepare`."""
+        self._bytes[offset : offset + length] = bytes(length)
+
+    def punch(self, offset: int, length: int) -> None:
+        """See `Backing.punch`."""
+        self._bytes[offset : offset + length] = bytes(length)
+
+    def sync(self) -> None:
+        """See `Backing.sync`."""
+
+    @property
+    def is_failed(self) -> bool:
+        """See `Backing.is_failed`."""
+        return False
+
+    def load(self, offset: int, length: int) -> None:
+        """See `Backing.load`."""
+
+    def cached(self, offset: int, length: int) -> CacheStatistics:
+        """See `Backing.cached`."""
+        del offset
+        return CacheStatistics(-(-length // 4096), 0)
+
+    def host_free(self) -> int | None:
+        """See `Backing.host_free`."""
+        return None
+
+    def close(self) -> None:
+        """See `Backing.close`."""

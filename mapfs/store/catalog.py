@@ -1,0 +1,210 @@
+"""The catalog: ordered tables of bytes in one LMDB file. The only user of `lmdb`.
+
+Reads go through one read transaction that is renewed after each commit, so that a reader never
+keeps LMDB from reusing old pages for long. `apply` may run in a worker thread; everything else
+belongs to the thread that opened the catalog. LMDB must not cross `fork()`.
+"""
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import lmdb
+
+from mapfs.errors import DamagedStoreError, MapfsError, NoSpaceError, NotAStoreError, StoreError
+from mapfs.format.records import Table
+from mapfs.store.lmdb_pages import check_pages
+from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
+
+# Address space, not memory or disk: the most that the catalog may grow to.
+_MAP_BYTES: Final = 1 << 40
+# Up to this size every page is checked before LMDB sees it: a tenth of a second. In larger
+# catalogs only a thorough opening does so, four seconds for a million files.
+_CHECKED_BYTES: Final = 32 << 20
+# Blocks of the host kept behind the catalog's end, so that what makes space can be committed when
+# the host has none left: a quarter of the catalog, within these bounds.
+_LEAST_RESERVE_BYTES: Final = 1 << 20
+_MOST_RESERVE_BYTES: Final = 32 << 20
+
+
+class Catalog:
+    """The tables of `mapfs.format.records.Table` as of the last commit."""
+
+    def __init__(
+        self, path: Path, *, read_only: bool = False, lock: bool = True, thorough: bool = False
+    ) -> None:
+        """Open the catalog at `path`, or make an empty one if nothing is there.
+
+        `lock` False is for a catalog that no other process can be using; nothing is then written
+        beside it. `thorough` reads every page first, however many there are. Raises
+        `NotAStoreError` or `DamagedStoreError` if LMDB cannot make sense of it.
+        """
+        is_new = not read_only and not (path.exists() and path.stat().st_size)
+        if not is_new:
+            _check(path, thorough=thorough)
+        try:
+            self._environment = lmdb.open(
+                os.fspath(path),
+                map_size=_MAP_BYTES,
+                subdir=False,
+                max_dbs=len(Table),
+                mode=0o600,
+                readonly=read_only,
+                create=is_new,
+                lock=lock,
+            )
+            self._databases = [
+                self._environment.open_db(table.name.lower().encode(), create=is_new)
+                for table in Table
+            ]
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.NotFoundError) as error:
+            raise NotAStoreError(f"{path} is no mapfs catalog ({error})") from error
+        except lmdb.Error as error:
+            raise DamagedStoreError(f"{path}: {error}") from error
+        self._reader = self._environment.begin(buffers=False)
+        self._reserved = 0
+        self._fd = -1
+        if lock and not read_only:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            self._keep_reserve()
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value under `key`, or None. Raises `DamagedStoreError`, as the other reads do."""
+        try:
+            value: bytes | None = self._reader.get(key, db=self._databases[table])
+        except lmdb.Error as error:
+            raise DamagedStoreError(f"the catalog cannot be read: {error}") from error
+        return value
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records from `start` up to but not including `stop`, ascending."""
+        try:
+            cursor = self._reader.cursor(db=self._databases[table])
+            if not cursor.set_range(start):
+                return
+            for key, value in cursor:
+                if key >= stop:
+                    return
+                yield key, value
+        except lmdb.Error as error:
+            raise DamagedStoreError(f"the catalog cannot be read: {error}") from error
+
+    def descend(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records from `start` down to and including `stop`, descending."""
+        try:
+            cursor = self._reader.cursor(db=self._databases[table])
+            found = cursor.set_range(start)
+            if not (cursor.last() if not found else cursor.key() == start or cursor.prev()):
+                return
+            for key, value in cursor.iterprev():
+                if key < stop:
+                    return
+                yield key, value
+        except lmdb.Error as error:
+            raise DamagedStoreError(f"the catalog cannot be read: {error}") from error
+
+    def count(self, table: Table) -> int:
+        """The number of records in a table, without reading them."""
+        return int(self._reader.stat(self._databases[table])["entries"])
+
+    def apply(self, changes: Sequence[Mapping[bytes, bytes | None]]) -> None:
+        """Write one durable transaction: for each table new values, or None to delete.
+
+        This is the commit point. Begins and ends in the calling thread. Raises `NoSpaceError` when
+        the catalog or its disk is full and `MapfsError` for another failure; nothing is then
+        changed.
+        """
+        try:
+            with self._environment.begin(write=True) as transaction:
+                for database, table in zip(self._databases, changes, strict=True):
+                    _write_table(transaction.cursor(db=database), table)
+        except lmdb.MapFullError as error:
+            raise NoSpaceError("the catalog is full") from error
+        except lmdb.Error as error:
+            if self._host_is_full():
+                raise NoSpaceError(f"the catalog cannot grow: {error}") from error
+            raise _from_lmdb(error) from error
+        self._keep_reserve()
+
+    def _keep_reserve(self) -> None:
+        """Have blocks set aside behind the catalog's end; less if the host has no more."""
+        end = self.size
+        reserve = min(max(end // 4, _LEAST_RESERVE_BYTES), _MOST_RESERVE_BYTES)
+        if self._fd < 0 or self._reserved >= end + reserve // 2:
+            return
+        with contextlib.suppress(OSError):
+            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, end, reserve)
+            self._reserved = end + reserve
+
+    def _host_is_full(self) -> bool:
+        """Whether the host has no room for the reserve: LMDB calls a short write an I/O error."""
+        if self._fd < 0:
+            return False
+        try:
+            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, self.size, _LEAST_RESERVE_BYTES)
+        except OSError as error:
+            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return False
+
+    def renew(self) -> None:
+        """Let reads see what `apply` wrote since. Iterators from before become invalid."""
+        self._reader.abort()
+        self._reader = self._environment.begin(buffers=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the catalog file that are in use."""
+        info = self._environment.info()
+        return int((info["last_pgno"] + 1) * self._environment.stat()["psize"])
+
+    def close(self) -> None:
+        """End the read transaction and close the file."""
+        self._reader.abort()
+        self._environment.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check(path: Path, *, thorough: bool) -> None:
+    """Raise for a file that LMDB would not survive."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise NotAStoreError(f"{path}: {error.strerror}") from error
+    try:
+        every = thorough or os.fstat(fd).st_size <= _CHECKED_BYTES
+        check_pages(fd, _MAP_BYTES, leaves=every)
+    except StoreError as error:
+        raise type(error)(f"{path}: {error}") from error
+    finally:
+        os.close(fd)
+
+
+def _write_table(cursor: "lmdb.Cursor", table: Mapping[bytes, bytes | None]) -> None:
+    cursor.putmulti([(key, value) for key, value in table.items() if value is not None])
+    for key, value in table.items():
+        if value is None and cursor.set_key(key):
+            cursor.delete()
+
+
+def _from_lmdb(error: lmdb.Error) -> MapfsError:
+    # py-lmdb gives an errno only as text.
+    if "No space left" in str(error) or "quota" in str(error):
+        return NoSpaceError(f"the catalog cannot grow: {error}")
+    return MapfsError(f"the catalog cannot be written: {error}")

@@ -1,0 +1,46 @@
+"""A generation: the changes that one commit will make durable, gathered in memory."""
+
+from collections.abc import Iterator
+from itertools import chain
+
+from sortedcontainers import SortedDict
+
+from mapfs.format.extent import Extent
+from mapfs.format.records import Table
+
+
+class Generation:
+    """Changed records by table (None for a deletion), and the extents they set free."""
+
+    def __init__(self) -> None:
+        self.tables: list[SortedDict[bytes, bytes | None]] = [SortedDict() for _ in Table]
+        self.freed: list[Extent] = []
+        self.data_written = False
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to commit."""
+        return self.data_written or bool(self.freed) or any(self.tables)
+
+    def __len__(self) -> int:
+        """The number of changed records."""
+        return sum(map(len, self.tables))
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """The changes from `start` up to but not including `stop`, ascending."""
+        changes = self.tables[table]
+        keys = changes.irange(start, stop, inclusive=(True, False))
+        return ((key, changes[key]) for key in keys)
+
+    def descend(
+        self, table: Table, start: bytes, stop: bytes
+    ) -> Iterator[tuple[bytes, bytes | None]]:
+        """The changes from `start` down to and including `stop`, descending."""
+        changes = self.tables[table]
+        return ((key, changes[key]) for key in changes.irange(stop, start, reverse=True))
+
+    def absorb(self, newer: "Generation") -> None:
+        """Lay the changes of a newer generation over these: both will be one commit."""
+        for mine, theirs in zip(self.tables, newer.tables, strict=True):
+            mine.update(theirs)
+        self.freed = list(chain(self.freed, newer.freed))
+        self.data_written |= newer.data_written

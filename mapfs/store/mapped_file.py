@@ -1,0 +1,183 @@
+"""A store file behind memory-mapped windows.
+
+Reads come from the mappings. Writes go through pwrite(2) on the same page cache, which the
+mappings see at once: through a mapping every fresh page costs a fault and an I/O error is a
+SIGBUS, which ends the daemon (`docs/performance.md` has the figures).
+"""
+
+import errno
+import mmap
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from mapfs.format.extent import split_at
+from mapfs.store.backing import Data
+from mapfs.store.syscalls import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    CacheStatistics,
+    cache_statistics,
+    fallocate,
+)
+
+DEFAULT_WINDOW_BYTES: Final = 1 << 30
+# At least this many windows fit in the address space allowed, so that two busy files do not
+# evict each other's window at every request.
+_MIN_WINDOWS: Final = 4
+_MIN_WINDOW_BYTES: Final = 2 << 20
+_LOAD_BYTES: Final = 1 << 20
+_CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+class MappedFile:
+    """A `Backing` over anything a file descriptor can map.
+
+    Windows of a fixed size are mapped when first read and unmapped least recently used first,
+    once more than `address_space` bytes are mapped. A window is dropped, not closed: the last
+    view into it unmaps it.
+    """
+
+    def __init__(self, fd: int, size: int, address_space: int | None = None) -> None:
+        """Take over `fd`, of which the first `size` bytes are the store."""
+        self._fd = fd
+        self._size = size
+        self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
+        self._window_bytes = window_size(address_space)
+        self._most_windows = max(1, (address_space or 1 << 46) // self._window_bytes)
+        self._windows: OrderedDict[int, memoryview] = OrderedDict()
+        self._sync_error: OSError | None = None
+        self._ways: list[Callable[[int, int], None]] = [
+            self._zero_range,
+            self._punch_and_allocate,
+            self._write_zeros,
+        ]
+
+    @property
+    def mapped_bytes(self) -> int:
+        """The address space that the cached windows take."""
+        return sum(window.nbytes for window in self._windows.values())
+
+    def resize(self, size: int) -> None:
+        """See `Backing.resize`. Drops the last window if it ended at the old size."""
+        if size <= self._size:
+            return
+        if not self._is_device:
+            os.ftruncate(self._fd, size)
+        self._windows.pop(self._size // self._window_bytes, None)
+        self._size = size
+
+    def read(self, offset: int, length: int) -> Iterable[memoryview]:
+        """See `Backing.read`."""
+        within = offset % self._window_bytes
+        if within + length <= self._window_bytes:
+            return (self._window(offset // self._window_bytes)[within : within + length],)
+        return [
+            self._window(start // self._window_bytes)[
+                start % self._window_bytes : start % self._window_bytes + count
+            ]
+            for start, count in split_at(offset, length, self._window_bytes)
+        ]
+
+    def _window(self, number: int) -> memoryview:
+        window = self._windows.get(number)
+        if window is None:
+            while len(self._windows) >= self._most_windows:
+                self._windows.popitem(last=False)
+            offset = number * self._window_bytes
+            length = min(self._window_bytes, self._size - offset)
+            mapping = mmap.mmap(self._fd, length, prot=mmap.PROT_READ, offset=offset)
+            window = self._windows[number] = memoryview(mapping)
+        else:
+            self._windows.move_to_end(number)
+        return window
+
+    def write(self, offset: int, data: Data) -> None:
+        """See `Backing.write`."""
+        view = memoryview(data)
+        while view.nbytes:
+            written = os.pwrite(self._fd, view, offset)
+            view = view[written:]
+            offset += written
+
+    def prepare(self, offset: int, length: int) -> None:
+        """See `Backing.prepare`. What the host cannot do is not tried again."""
+        while True:
+            try:
+                return self._ways[0](offset, length)
+            except OSError as error:
+                if error.errno not in _CANNOT or len(self._ways) == 1:
+                    raise
+                self._ways.pop(0)
+
+    def _zero_range(self, offset: int, length: int) -> None:
+        fallocate(self._fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
+
+    def _punch_and_allocate(self, offset: int, length: int) -> None:
+        fallocate(self._fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+        fallocate(self._fd, 0, offset, length)
+
+    def _write_zeros(self, offset: int, length: int) -> None:
+        zeros = bytes(_LOAD_BYTES)
+        for start, count in split_at(offset, length, _LOAD_BYTES):
+            self.write(start, memoryview(zeros)[:count])
+
+    def punch(self, offset: int, length: int) -> None:
+        """See `Backing.punch`."""
+        try:
+            fallocate(self._fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)
+        except OSError as error:
+            if error.errno not in _CANNOT:
+                raise
+
+    def sync(self) -> None:
+        """See `Backing.sync`."""
+        if self._sync_error is not None:
+            raise self._sync_error
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            # The kernel marks pages clean that it could not write and reports that once
+            # (fsync(2), NOTES): a later success would say nothing of them.
+            self._sync_error = error
+            raise
+
+    @property
+    def is_failed(self) -> bool:
+        """See `Backing.is_failed`."""
+        return self._sync_error is not None
+
+    def load(self, offset: int, length: int) -> None:
+        """See `Backing.load`."""
+        scratch = bytearray(min(length, _LOAD_BYTES))
+        for start, count in split_at(offset, length, _LOAD_BYTES):
+            if os.preadv(self._fd, [memoryview(scratch)[:count]], start) < count:
+                raise OSError(errno.EIO, "the store file is shorter than it was")
+
+    def cached(self, offset: int, length: int) -> CacheStatistics:
+        """See `Backing.cached`."""
+        return cache_statistics(self._fd, offset, length)
+
+    def host_free(self) -> int | None:
+        """See `Backing.host_free`."""
+        if self._is_device:
+            return None
+        host = os.fstatvfs(self._fd)
+        # A memfd's filesystem has no size: all it says is zero.
+        return host.f_bavail * host.f_frsize if host.f_blocks else None
+
+    def close(self) -> None:
+        """See `Backing.close`."""
+        self._windows.clear()
+        os.close(self._fd)
+
+
+def window_size(address_space: int | None) -> int:
+    """The window that suits a bound on address space (bytes): a power of two, 2 MiB to 1 GiB."""
+    size = DEFAULT_WINDOW_BYTES
+    while address_space and size * _MIN_WINDOWS > address_space and size > _MIN_WINDOW_BYTES:
+        size //= 2
+    return size

@@ -1,0 +1,182 @@
+"""A store as a whole: its parts tied together, commits, and closing.
+
+Belongs to one thread, except `Commit.write`. A store must be opened after the last `fork()`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from mapfs.errors import DamagedStoreError
+from mapfs.format.frames import Kind
+from mapfs.format.records import (
+    FIRST_ID,
+    MAX_U64,
+    META_STATE,
+    META_UUID,
+    ROOT_INODE,
+    Inode,
+    State,
+    Table,
+    id_key,
+)
+from mapfs.format.superblock import Superblock
+from mapfs.store.allocator import Allocator
+from mapfs.store.backing import Backing
+from mapfs.store.catalog import Catalog
+from mapfs.store.log import IntentLog
+from mapfs.store.replay import Replay
+from mapfs.store.transaction import Commit, Transaction
+
+# More than a filesystem can use up.
+_MOST_IDS: Final = 1 << 62
+
+
+class Store:
+    """An open store. Make one with `open_store` or `ephemeral_store`."""
+
+    def __init__(
+        self,
+        superblock: Superblock,
+        backing: Backing,
+        catalog: Catalog,
+        *,
+        log: IntentLog | None = None,
+        pages: int | None = None,
+        read_only: bool = False,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Tie the parts together; takes over `backing`, `catalog` and `log`, which it replays.
+
+        `pages` are those that the backing holds, if it is not new. Raises `DamagedStoreError` if
+        the catalog has no state, belongs to another store, or tells of more pages.
+        """
+        self.superblock = superblock
+        self.page_size = superblock.page_size
+        self.read_only = read_only
+        self.backing = backing
+        self.catalog = catalog
+        self._on_close = on_close
+        self.log = log
+        self.state = read_state(superblock, catalog)
+        self._durable = self.state.commits
+        self._is_retrying = False
+        self.transaction = Transaction(catalog, backing, superblock.page_size)
+        # Whether the disk lost something that the replayed changes refer to.
+        self.lost_data = log is not None and log.is_failed
+        self.replayed = self._replay()
+        check_state(superblock, self.state, pages)
+        _check_root(self.transaction)
+        self.allocator = Allocator(self.transaction, backing, superblock, self.state)
+        self.allocator.adopt_runs(self.replayed.runs.values())
+        if log is not None and not read_only:
+            log.begin(self.state.commits + 1, self._durable)
+            self.transaction.keep_log()
+
+    def _replay(self) -> Replay:
+        replay = Replay(self.transaction)
+        if self.log is not None:
+            for generation, changes in self.log.replay(self._durable):
+                replay.apply(changes)
+                self.state = replay.state or self.state
+                self.state.commits = generation
+        return replay
+
+    def reopen_log(self) -> None:
+        """After a gap in the log and a commit behind it: log the running generation from here.
+
+        What it has changed so far must be logged by the caller as one operation.
+        """
+        if self.log is not None:
+            self.log.begin(self.state.commits + 1, self._durable)
+            self.transaction.note_all()
+            self.allocator.move_all()
+
+    def log_operation(self) -> None:
+        """Log what changed since the last time: call it when an operation is complete."""
+        if self.log is not None:
+            self.allocator.note_runs()
+            self.transaction.note(Kind.STATE, b"", self.state.pack())
+            self.log.append(self.transaction.take_unlogged())
+
+    def next_id(self) -> int:
+        """A number that was never used before, for an inode or a directory cookie."""
+        number = self.state.next_id
+        self.state.next_id += 1
+        return number
+
+    def settle(self, *, closing: bool = False) -> None:
+        """Before `freeze`, and before the log is told: put the allocator's tables in order.
+
+        `closing` gives pages that were taken ahead of need back to the host.
+        """
+        self.allocator.settle(closing=closing)
+
+    def freeze(self) -> Commit:
+        """The running changes as a commit whose `write` may run in a worker thread.
+
+        Call `settle` before it, and `finish` or `abort` before the next one.
+        """
+        self.state.commits += 1
+        self.transaction.put(Table.META, META_STATE, self.state.pack())
+        commit = self.transaction.freeze()
+        # A closed log misses something of the generation that is frozen now: what comes after must
+        # not be logged before that is durable. After a commit that failed the log goes on where it
+        # is: the other half is still needed, and replaying what is durable changes nothing.
+        if self.log is not None and not self.log.is_closed and not self._is_retrying:
+            self.log.begin(self.state.commits + 1, self._durable)
+        self._committing = self.state.commits
+        return commit
+
+    def finish(self) -> None:
+        """The commit's `write` returned: what it freed may be used again."""
+        freed = self.transaction.finish()
+        self._durable = self._committing
+        self._is_retrying = False
+        self.allocator.release(freed)
+
+    def abort(self) -> None:
+        """The commit's `write` raised: its changes join those of the next commit."""
+        self.state.commits -= 1
+        self._is_retrying = True
+        if self.log is not None and self.backing.is_failed:
+            self.log.mark_failed()
+        self.transaction.abort()
+
+    def close(self) -> None:
+        """Let go of files and the lock without committing."""
+        self.catalog.close()
+        self.backing.close()
+        if self.log is not None:
+            self.log.close()
+        self._on_close()
+
+
+def read_state(superblock: Superblock, catalog: Catalog) -> State:
+    """The counters in a catalog. Raises `DamagedStoreError` if it is not this store's."""
+    if catalog.get(Table.META, META_UUID) != superblock.uuid:
+        raise DamagedStoreError("store and catalog do not belong together (different UUIDs)")
+    value = catalog.get(Table.META, META_STATE)
+    if value is None:
+        raise DamagedStoreError("the catalog has no state record")
+    return State.unpack(value)
+
+
+def check_state(superblock: Superblock, state: State, pages: int | None) -> None:
+    """Raise unless the counters, from the catalog or the log, fit a store of so many `pages`."""
+    if not superblock.metadata_pages <= state.store_pages <= superblock.limit_pages:
+        raise DamagedStoreError("the catalog's store size is out of range")
+    if not FIRST_ID <= state.next_id < MAX_U64 - _MOST_IDS:
+        raise DamagedStoreError("the catalog's count of inodes is out of range")
+    counts = (state.allocated_pages, state.inodes, state.tail_bytes, state.prealloc_pages)
+    if max(*counts, state.commits) > _MOST_IDS:
+        raise DamagedStoreError("the catalog's counts are out of range")
+    if pages is not None and pages < state.store_pages:
+        found, size = (count * superblock.page_size for count in (pages, state.store_pages))
+        raise DamagedStoreError(f"the store file is truncated: {found} bytes of {size}")
+
+
+def _check_root(transaction: Transaction) -> None:
+    """Raise unless there is a root directory: without one nothing could be mounted."""
+    value = transaction.get(Table.INODES, id_key(ROOT_INODE))
+    if value is None or not Inode.unpack(ROOT_INODE, value).is_directory:
+        raise DamagedStoreError("the catalog has no root directory (mapfs fsck tells more)")

@@ -1,0 +1,101 @@
+"""Linux system calls that Python's `os` lacks: fallocate(2), cachestat(2), mincore(2), syncfs(2).
+
+Every function raises `OSError` with the call's errno, and releases the GIL while it runs.
+"""
+
+import ctypes
+import errno
+import os
+from typing import Final, NamedTuple
+
+FALLOC_FL_KEEP_SIZE: Final = 0x01
+FALLOC_FL_PUNCH_HOLE: Final = 0x02
+FALLOC_FL_ZERO_RANGE: Final = 0x10
+
+_SYS_CACHESTAT: Final = 451  # the same on every architecture (Linux 6.5)
+_PROT_READ: Final = 1
+_MAP_SHARED: Final = 1
+_MAP_FAILED: Final = ctypes.c_void_p(-1).value
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.syncfs.argtypes = (ctypes.c_int,)
+_libc.syscall.restype = ctypes.c_long
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (
+    ctypes.c_void_p,
+    ctypes.c_size_t,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int,
+    ctypes.c_int64,
+)
+_libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+
+
+class CacheStatistics(NamedTuple):
+    """What the page cache holds of a range, in pages of the machine.
+
+    `dirty` includes pages under writeback, and is None where the kernel cannot tell.
+    """
+
+    resident: int
+    dirty: int | None
+
+
+class _CachestatRange(ctypes.Structure):
+    _fields_ = (("off", ctypes.c_uint64), ("len", ctypes.c_uint64))
+
+
+class _Cachestat(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in ("cache", "dirty", "writeback", "evicted", "recently_evicted")
+    )
+
+
+def _check(result: int) -> None:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2); bytes. Starts again when a signal interrupts it."""
+    while _libc.fallocate(fd, mode, offset, length) < 0:
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
+
+
+def syncfs(fd: int) -> None:
+    """syncfs(2): write back everything dirty on the filesystem that holds `fd`."""
+    _check(_libc.syncfs(fd))
+
+
+def cache_statistics(fd: int, offset: int, length: int) -> CacheStatistics:
+    """What the page cache holds of `length` bytes at `offset`, which is a multiple of the page.
+
+    cachestat(2) from Linux 6.5; before that mincore(2), which does not know what is dirty.
+    """
+    wanted = _CachestatRange(offset, length)
+    found = _Cachestat()
+    result = _libc.syscall(_SYS_CACHESTAT, fd, ctypes.byref(wanted), ctypes.byref(found), 0)
+    if result == 0:
+        return CacheStatistics(found.cache, found.dirty + found.writeback)
+    if ctypes.get_errno() != errno.ENOSYS:
+        _check(result)
+    return CacheStatistics(_mincore(fd, offset, length), None)
+
+
+def _mincore(fd: int, offset: int, length: int) -> int:
+    address = _libc.mmap(None, length, _PROT_READ, _MAP_SHARED, fd, offset)
+    if address == _MAP_FAILED:
+        _check(-1)
+    try:
+        pages = ctypes.create_string_buffer(-(-length // os.sysconf("SC_PAGE_SIZE")))
+        _check(_libc.mincore(address, length, pages))
+        return sum(page & 1 for page in pages.raw)
+    finally:
+        _libc.munmap(address, length)

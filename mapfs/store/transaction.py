@@ -1,0 +1,193 @@
+"""Transactions: one generation of changes is gathered while the one before it is written.
+
+A read looks in the running generation, then in the committing one, then in the catalog. The
+order in which a commit reaches the disk is written here and nowhere else: `Commit.write`.
+"""
+
+import contextlib
+import heapq
+from collections.abc import Iterator
+from typing import TypeAlias
+
+from mapfs.format.extent import Extent, joined
+from mapfs.format.frames import Change
+from mapfs.format.records import Table
+from mapfs.store.backing import Backing
+from mapfs.store.catalog import Catalog
+from mapfs.store.generation import Generation
+
+# Records in order; None stands for a record that a newer layer deletes.
+Changed: TypeAlias = Iterator[tuple[bytes, bytes]] | Iterator[tuple[bytes, bytes | None]]
+
+
+class Commit:
+    """A frozen generation on its way to the disk."""
+
+    def __init__(
+        self, generation: Generation, backing: Backing, catalog: Catalog, page_size: int
+    ) -> None:
+        self.generation = generation
+        self._backing = backing
+        self._catalog = catalog
+        self._page_size = page_size
+
+    def write(self) -> None:
+        """Make the generation durable. Runs in any one thread; changes nothing in memory.
+
+        The data that the new records refer to must be on the disk before the records are: a crash
+        in between leaves the catalog as it was. Freed pages may be given away only when no
+        record on the disk refers to them. Raises `MapfsError` or `OSError` if the commit point was
+        not reached.
+        """
+        self._backing.sync()
+        if any(self.generation.tables):
+            self._catalog.apply(self.generation.tables)
+        for extent in joined(self.generation.freed):
+            # Durable by now: a host that cannot take the blocks back does not undo the commit,
+            # and `Backing.prepare` zeroes them before they are used again.
+            with contextlib.suppress(OSError):
+                self._backing.punch(extent.start * self._page_size, extent.count * self._page_size)
+
+
+class Transaction:
+    """The tables as the filesystem sees them now. Belongs to the filesystem's thread."""
+
+    def __init__(self, catalog: Catalog, backing: Backing, page_size: int) -> None:
+        self._catalog = catalog
+        self._backing = backing
+        self._page_size = page_size
+        self._running = Generation()
+        self._committing: Generation | None = None
+        self._unlogged: list[Change] | None = None
+
+    def keep_log(self) -> None:
+        """From now on gather every change for `take_unlogged`."""
+        self._unlogged = []
+
+    def note(self, kind: int, key: bytes, value: bytes | None) -> None:
+        """Gather a change that is not to a table."""
+        if self._unlogged is not None:
+            self._unlogged.append((kind, key, value))
+
+    def note_all(self) -> None:
+        """Gather everything that the running generation has changed in the tables."""
+        self._unlogged = [
+            (table, key, value)
+            for table, changes in enumerate(self._running.tables)
+            for key, value in changes.items()
+        ]
+
+    def take_unlogged(self) -> list[Change]:
+        """What was changed since the last time, in order; nothing unless `keep_log` was called."""
+        taken = self._unlogged or []
+        if self._unlogged is not None:
+            self._unlogged = []
+        return taken
+
+    @property
+    def changes(self) -> int:
+        """The number of records changed since the last `freeze`."""
+        return len(self._running)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether anything is not yet durable, a commit under way not counted."""
+        return bool(self._running)
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value under `key`, or None."""
+        if key in self._running.tables[table]:
+            return self._running.tables[table][key]
+        if self._committing is not None and key in self._committing.tables[table]:
+            return self._committing.tables[table][key]
+        return self._catalog.get(table, key)
+
+    def put(self, table: Table, key: bytes, value: bytes) -> None:
+        """Set the value under `key`."""
+        if self._unlogged is not None:
+            self._unlogged.append((table, key, value))
+        self._running.tables[table][key] = value
+
+    def delete(self, table: Table, key: bytes) -> None:
+        """Remove `key`, which need not exist."""
+        if self._unlogged is not None:
+            self._unlogged.append((table, key, None))
+        self._running.tables[table][key] = None
+
+    def scan(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records from `start` up to but not including `stop`, ascending.
+
+        The table must not be changed before the iterator is used up or dropped.
+        """
+        layers = self._layers(table)
+        if not layers:
+            return self._catalog.scan(table, start, stop)
+        streams: list[Changed] = [layer.scan(table, start, stop) for layer in layers]
+        streams.append(self._catalog.scan(table, start, stop))
+        ranked = [_ranked(stream, rank) for rank, stream in enumerate(streams)]
+        return _newest(heapq.merge(*ranked))
+
+    def descend(self, table: Table, start: bytes, stop: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """The records from `start` down to and including `stop`, descending; see `scan`."""
+        layers = self._layers(table)
+        if not layers:
+            return self._catalog.descend(table, start, stop)
+        streams: list[Changed] = [layer.descend(table, start, stop) for layer in layers]
+        streams.append(self._catalog.descend(table, start, stop))
+        ranked = [_ranked(stream, -rank) for rank, stream in enumerate(streams)]
+        return _newest(heapq.merge(*ranked, reverse=True))
+
+    def _layers(self, table: Table) -> list[Generation]:
+        generations = (self._running, self._committing)
+        return [each for each in generations if each is not None and each.tables[table]]
+
+    def data_written(self) -> None:
+        """Note that the backing holds bytes that the next commit must make durable."""
+        self._running.data_written = True
+
+    def freed(self, extent: Extent) -> None:
+        """Note pages that no record refers to any more, as soon as this generation is durable."""
+        self._running.freed.append(extent)
+
+    def freeze(self) -> Commit:
+        """Turn the running generation into the committing one and start an empty one.
+
+        One commit at a time: the commit before must have gone through `finish` or `abort`.
+        """
+        assert self._committing is None
+        self.take_unlogged()
+        self._committing, self._running = self._running, Generation()
+        return Commit(self._committing, self._backing, self._catalog, self._page_size)
+
+    def finish(self) -> list[Extent]:
+        """After a `Commit.write` that succeeded: read from the catalog what was written.
+
+        Returns the extents that may now be given away.
+        """
+        assert self._committing is not None
+        freed = self._committing.freed
+        self._committing = None
+        self._catalog.renew()
+        return freed
+
+    def abort(self) -> None:
+        """After a `Commit.write` that failed: the next commit will try these changes again."""
+        assert self._committing is not None
+        self._committing.absorb(self._running)
+        self._running, self._committing = self._committing, None
+
+
+def _ranked(stream: Changed, rank: int) -> Iterator[tuple[bytes, int, bytes | None]]:
+    """The records with the age of their layer behind the key: equal keys then merge by age."""
+    return ((key, rank, value) for key, value in stream)
+
+
+def _newest(
+    merged: Iterator[tuple[bytes, int, bytes | None]],
+) -> Iterator[tuple[bytes, bytes]]:
+    """Of each run of equal keys the first, which is the newest, unless it is a deletion."""
+    last = None
+    for key, _, value in merged:
+        if key != last and value is not None:
+            yield key, value
+        last = key
