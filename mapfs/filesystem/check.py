@@ -1,0 +1,392 @@
+"""fsck: a generator of findings. It reads the tables and changes nothing.
+
+Each function holds some invariants of the catalog against the rest, reading its tables in order.
+Memory is one bit for each page of the store and some numbers for each directory; files cost none.
+Nothing that a catalog holds ends a check early: what does not decode is a finding.
+"""
+
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeAlias
+
+from mapfs.errors import DamagedStoreError
+from mapfs.filesystem.directory import MAX_NAME_BYTES
+from mapfs.filesystem.extents import ExtentMap
+from mapfs.filesystem.survey import (
+    BEHIND,
+    ID_BYTES,
+    ByInode,
+    DirectoryCounts,
+    PageSet,
+    Record,
+    Shape,
+    counts_of,
+    entry_of,
+    free_of,
+    home_of,
+    inode_of,
+    is_id,
+    loose,
+    mapping_of,
+    names,
+    share_of,
+    tree_totals,
+    type_of,
+)
+from mapfs.format.extent import Extent
+from mapfs.format.records import (
+    ROOT_INODE,
+    Entry,
+    Inode,
+    Listed,
+    Table,
+    id_key,
+    id_of,
+    name_key,
+    name_of,
+    pack_count,
+    pair_key,
+    pair_of,
+    unpack_count,
+)
+from mapfs.format.totals import Totals
+from mapfs.store.store import Store
+
+_PROGRESS_RECORDS: Final = 4096
+
+Progress: TypeAlias = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: which invariant does not hold, and where."""
+
+    invariant: str
+    message: str
+
+
+def _reported(records: Iterable[Record], report: Callable[[bytes], Finding]) -> Iterator[Finding]:
+    """A finding for each inode that `records` belong to."""
+    last = b""
+    for key, _ in records:
+        if len(key) < ID_BYTES:
+            yield Finding("record-decodes", "a catalog key is too short")
+        elif key[:ID_BYTES] != last:
+            yield report(key)
+        last = key[:ID_BYTES]
+
+
+class Check:
+    """One run over a store that nobody changes meanwhile."""
+
+    def __init__(self, store: Store, progress: Progress = lambda _done, _total: None) -> None:
+        """`progress` is told now and then how many records are checked, and how many there are."""
+        self._store = store
+        self._transaction = store.transaction
+        self._extents = ExtentMap(store.transaction)
+        self._page_size = store.page_size
+        self._progress = progress
+        self._total = sum(map(store.catalog.count, Table))
+        self._read = 0
+        self._pages = PageSet(store.state.store_pages)
+        self._budget = 2 * store.state.store_pages
+        self._directories: dict[int, DirectoryCounts] = {}
+        self._counted: dict[int, Totals] = {}
+        self._inodes = self._homes = self._links = 0
+        self._allocated = self._tail = self._prealloc = 0
+
+    def findings(self) -> Iterator[Finding]:
+        """Everything that is wrong, invariant by invariant; nothing for a good store."""
+        self._pages.claim(Extent(0, self._store.superblock.metadata_pages))
+        yield from self._inode_records()
+        yield from self._entries()
+        yield from self._tree()
+        yield from self._free_space()
+        yield from self._accounting()
+
+    def _records(self, table: Table) -> Iterator[Record]:
+        read = 0
+        for record in self._transaction.scan(table, b"", BEHIND):
+            yield record
+            read += 1
+            if read % _PROGRESS_RECORDS == 0:
+                self._read += _PROGRESS_RECORDS
+                self._progress(self._read, self._total)
+        self._read += read % _PROGRESS_RECORDS
+
+    def _inode_records(self) -> Iterator[Finding]:
+        extents, links, orphans, attributes = (
+            ByInode(self._records(table))
+            for table in (Table.EXTENTS, Table.LINKS, Table.ORPHANS, Table.XATTRS)
+        )
+        strays = (
+            (extents, self._stray_extent),
+            (links, self._stray_link),
+            (orphans, self._stray_orphan),
+            (attributes, self._stray_attribute),
+        )
+        for key, value in self._records(Table.INODES):
+            self._inodes += 1
+            for records, report in strays:
+                if records.head < key:
+                    yield from _reported(records.before(key), report)
+            try:
+                inode = inode_of(key, value)
+            except DamagedStoreError as error:
+                yield Finding("inode-decodes", str(error))
+                continue
+            yield from self._inode(inode, extents.of(key))
+            yield from self._names(inode, links.of(key))
+            if orphans.head == key or not inode.nlink:
+                yield from self._orphan(inode, orphans.of(key))
+            if attributes.head == key:
+                yield from self._attributes(attributes.of(key))
+            self._count(inode)
+        for records, report in strays:
+            yield from _reported(records.before(BEHIND), report)
+        self._links = links.count
+
+    def _stray_extent(self, key: bytes) -> Finding:
+        return Finding("extent-owner", f"extents of inode {id_of(key)}, which is no file")
+
+    def _stray_link(self, key: bytes) -> Finding:
+        return Finding("link-entry", f"inode {id_of(key)} is said to have a name it has not")
+
+    def _stray_orphan(self, key: bytes) -> Finding:
+        return Finding("orphan", f"inode {id_of(key)} is listed as an orphan and is none")
+
+    def _stray_attribute(self, key: bytes) -> Finding:
+        return Finding("attribute-owner", f"attributes of inode {id_of(key)}, which is not there")
+
+    def _inode(self, inode: Inode, records: Iterable[Record]) -> Iterator[Finding]:
+        number = inode.number
+        if number >= self._store.state.next_id:
+            yield Finding("inode-number", f"inode {number} was never handed out")
+        shape = Shape(inode, self._page_size)
+        for key, value in records:
+            try:
+                mapping = mapping_of(key, value, self._page_size)
+            except DamagedStoreError as error:
+                yield Finding("record-decodes", f"extents of inode {number}: {error}")
+                continue
+            if mapping.page < shape.behind or mapping.count == 0:
+                yield Finding("extents-ordered", f"inode {number} maps a page twice")
+            shape.add(mapping)
+            yield from self._claim(Extent(mapping.start, mapping.count), f"inode {number}")
+        if shape.behind and not inode.is_file:
+            yield self._stray_extent(id_key(number))
+        if shape.counts != counts_of(inode):
+            yield Finding(
+                "inode-counts",
+                f"inode {number}: its extents make (pages, extents, prealloc, tail)"
+                f" {shape.counts}, its record says {counts_of(inode)}",
+            )
+
+    def _claim(self, extent: Extent, owner: str) -> Iterator[Finding]:
+        within = self._store.superblock.holds(extent)
+        if not within or extent.end > self._store.state.store_pages:
+            yield Finding("extent-inside", f"{owner}: pages {extent} lie outside the store")
+            return
+        # Once more is mapped than there is, some of it overlaps: do not spend time on all of it.
+        self._budget -= extent.count
+        if self._budget < 0 or not self._pages.claim(extent):
+            yield Finding("page-owned-once", f"{owner}: pages {extent} have another owner too")
+
+    def _names(self, inode: Inode, records: Iterable[Record]) -> Iterator[Finding]:
+        """Further names and the home entry make up the link count."""
+        found = int(inode.cookie != 0)
+        for key, value in records:
+            found += 1
+            try:
+                pair_of(key), unpack_count(value)
+            except DamagedStoreError as error:
+                yield Finding("record-decodes", f"names of inode {inode.number}: {error}")
+        is_root = inode.number == ROOT_INODE
+        self._homes += inode.cookie != 0 and not is_root
+        expected = min(inode.nlink, int(not is_root)) if inode.is_directory else inode.nlink
+        if found != expected:
+            yield Finding(
+                "link-count",
+                f"inode {inode.number} has {found} names, its record says {expected}",
+            )
+
+    def _orphan(self, inode: Inode, records: Iterable[Record]) -> Iterator[Finding]:
+        listed = False
+        for key, _ in records:
+            if len(key) != ID_BYTES:
+                yield Finding("record-decodes", "the key of an orphan is not a number")
+            elif inode.nlink:
+                yield self._stray_orphan(key)
+            listed = True
+        if not listed and inode.nlink == 0 and inode.number != ROOT_INODE:
+            yield Finding("orphan", f"inode {inode.number} has no name and is no orphan")
+
+    def _attributes(self, records: Iterable[Record]) -> Iterator[Finding]:
+        for key, _ in records:
+            if len(key) == ID_BYTES:
+                yield Finding("record-decodes", f"inode {id_of(key)} has a nameless attribute")
+
+    def _count(self, inode: Inode) -> None:
+        self._allocated += inode.pages
+        self._tail += inode.tail
+        self._prealloc += inode.prealloc
+        if inode.is_directory:
+            self._directories[inode.number] = DirectoryCounts(
+                inode.parent, inode.nlink, inode.size, inode.own, inode.tree
+            )
+        if inode.number != ROOT_INODE and inode.nlink:
+            home = self._counted.get(inode.parent)
+            if home is None:
+                home = self._counted[inode.parent] = Totals()
+            home.add(share_of(inode, self._page_size, self._extents))
+
+    def _entries(self) -> Iterator[Finding]:
+        """Every entry is listed, stands for an inode, and that inode knows it.
+
+        No two entries can be served by one record, so equal counts leave none over.
+        """
+        entries = homes = links = wrong = 0
+        for key, value in self._records(Table.ENTRIES):
+            entries += 1
+            try:
+                entry = entry_of(key, value)
+            except DamagedStoreError as error:
+                wrong += 1
+                yield Finding("record-decodes", f"a directory entry: {error}")
+                continue
+            for finding in self._entry(id_of(key), name_of(key), entry):
+                wrong += 1
+                yield finding
+            is_home = self._is_home
+            homes, links = homes + is_home, links + (not is_home)
+        if wrong or entries != sum(1 for _ in self._records(Table.COOKIES)):
+            yield from self._listings()
+        if wrong or homes != self._homes:
+            yield from self._home_entries()
+        if wrong or links != self._links:
+            yield from self._further_names()
+
+    def _entry(self, parent: int, name: bytes, entry: Entry) -> Iterator[Finding]:
+        target = self._transaction.get(Table.INODES, id_key(entry.inode))
+        home = (0, 0) if target is None else home_of(target)
+        self._is_home = home == (parent, entry.cookie)
+        directory = self._directories.get(parent)
+        if directory is None:
+            yield Finding("entry-parent", f"{name!r} is in {parent}, which is no directory")
+            return
+        directory.entries += 1
+        directory.subdirs += entry.type == stat.S_IFDIR
+        if target is None or type_of(target) != entry.type or entry.inode == ROOT_INODE:
+            yield Finding("entry-target", f"{name!r} in {parent} names no inode of its type")
+        elif not self._is_home and not self._is_link(parent, entry, home[1]):
+            yield Finding("entry-link", f"{name!r} in {parent} is unknown to its inode")
+        if not is_id(entry.cookie) or entry.cookie >= self._store.state.next_id:
+            yield Finding("inode-number", f"cookie {entry.cookie} was never handed out")
+        found = self._transaction.get(Table.COOKIES, pair_key(parent, entry.cookie))
+        if found != Listed(entry.cookie, entry.inode, entry.type, name).pack():
+            yield Finding("entry-listed", f"{name!r} in {parent} is not listed as it is named")
+
+    def _is_link(self, parent: int, entry: Entry, home_cookie: int) -> bool:
+        link = self._transaction.get(Table.LINKS, pair_key(entry.inode, entry.cookie))
+        return link == pack_count(parent) and entry.cookie != home_cookie
+
+    def _listings(self) -> Iterator[Finding]:
+        for key, value in self._records(Table.COOKIES):
+            try:
+                parent, cookie = pair_of(key)
+                listed = Listed.unpack(key, value)
+            except DamagedStoreError as error:
+                yield Finding("record-decodes", f"a listing: {error}")
+                continue
+            name = listed.name[: MAX_NAME_BYTES + 1]  # LMDB refuses to look for long keys
+            found = self._transaction.get(Table.ENTRIES, name_key(parent, name))
+            if found != Entry(listed.inode, cookie, listed.type).pack():
+                yield Finding("listed-entry", f"{listed.name!r} in {parent} is listed, not named")
+
+    def _home_entries(self) -> Iterator[Finding]:
+        for key, value in self._records(Table.INODES):
+            parent, cookie = home_of(value)
+            number = id_of(key.rjust(ID_BYTES, b"\0"))
+            listing = self._transaction.get(Table.COOKIES, pair_key(parent, cookie))
+            if cookie and number != ROOT_INODE and not names(listing, number):
+                yield Finding("home-entry", f"inode {number} has no home entry")
+
+    def _further_names(self) -> Iterator[Finding]:
+        for key, value in self._records(Table.LINKS):
+            try:
+                number, cookie = pair_of(key)
+                listing = self._transaction.get(
+                    Table.COOKIES, pair_key(unpack_count(value), cookie)
+                )
+            except DamagedStoreError:
+                continue  # found when its inode was checked
+            if not names(listing, number):
+                yield self._stray_link(key)
+
+    def _tree(self) -> Iterator[Finding]:
+        """Every directory hangs on the root, and counts what is below it."""
+        root = self._directories.get(ROOT_INODE)
+        if root is None or root.parent != ROOT_INODE or not root.nlink:
+            yield Finding("tree-connected", "there is no root directory that is its own parent")
+        parents = {
+            number: directory.parent
+            for number, directory in self._directories.items()
+            if directory.nlink
+        }
+        for number in sorted(loose(parents)):
+            yield Finding("tree-connected", f"directory {number} does not hang on the root")
+        trees = tree_totals(parents, self._counted)
+        for number, directory in self._directories.items():
+            own = self._counted.get(number, Totals())
+            yield from self._directory_counts(number, directory, own, trees.get(number, own))
+
+    def _directory_counts(
+        self, number: int, directory: DirectoryCounts, own: Totals, tree: Totals
+    ) -> Iterator[Finding]:
+        if directory.nlink == 0 and directory.entries:
+            yield Finding("orphan", f"directory {number} is deleted and has entries")
+        if directory.entries != directory.size:
+            yield Finding("directory-size", f"directory {number} miscounts its entries")
+        if directory.nlink and directory.nlink != 2 + directory.subdirs:
+            yield Finding("link-count", f"directory {number} has the wrong link count")
+        if directory.own != own:
+            yield Finding("own-totals", f"directory {number}: {directory.own}, found {own}")
+        if directory.tree != tree:
+            yield Finding("tree-totals", f"directory {number}: {directory.tree}, found {tree}")
+
+    def _free_space(self) -> Iterator[Finding]:
+        free = 0
+        for table in (Table.FREE, Table.PENDING):
+            for key, value in self._records(table):
+                free += table is Table.FREE
+                try:
+                    extent = free_of(key, value)
+                except DamagedStoreError as error:
+                    yield Finding("record-decodes", f"table {table.name.lower()}: {error}")
+                    continue
+                yield from self._claim(extent, f"table {table.name.lower()}")
+                size_key = pair_key(extent.count, extent.start)
+                indexed = self._transaction.get(Table.FREE_BY_SIZE, size_key) is not None
+                if indexed != (table is Table.FREE):
+                    yield Finding("free-index", f"free pages {extent} are indexed wrongly")
+        by_size = sum(1 for _ in self._records(Table.FREE_BY_SIZE))
+        if free != by_size:
+            yield Finding("free-index", f"{free} free extents, {by_size} in the index by size")
+
+    def _accounting(self) -> Iterator[Finding]:
+        """Stored + slack + free + metadata = size of the store, each page owned or free."""
+        state = self._store.state
+        lost = self._pages.unclaimed()
+        if lost:
+            yield Finding("page-owned-once", f"{lost} pages belong to nothing and are not free")
+        if not is_id(state.next_id):
+            yield Finding("inode-number", f"the next number would be {state.next_id}")
+        for name, counted, said in (
+            ("inodes", self._inodes, state.inodes),
+            ("allocated pages", self._allocated, state.allocated_pages),
+            ("tail bytes", self._tail, state.tail_bytes),
+            ("preallocated pages", self._prealloc, state.prealloc_pages),
+        ):
+            if counted != said:
+                yield Finding("accounting", f"{name}: counted {counted}, recorded {said}")

@@ -1,0 +1,329 @@
+"""What is in files: reading, writing, holes. Offsets and sizes are bytes.
+
+Invariant: pages are zero when they are allocated. What lies behind the end of a file, in its last
+page or in preallocated ones, may be anything that was once in this file: a crash can take a size
+back and leave the bytes. So whatever makes a file longer with a gap zeroes the gap (`_expose`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from mapfs.errors import (
+    FileTooBigError,
+    InvalidArgumentError,
+    IsADirectoryFileError,
+    MapfsError,
+    NoSuchOffsetError,
+)
+from mapfs.filesystem.clock import now
+from mapfs.filesystem.extents import ExtentMap
+from mapfs.filesystem.inode import InodeTable
+from mapfs.format.extent import Extent, pages_for
+from mapfs.format.records import MAX_U64, Inode
+from mapfs.store.backing import Data
+from mapfs.store.store import Store
+
+MAX_FILE_BYTES: Final = (1 << 63) - 1
+_COPY_BYTES: Final = 1 << 20
+
+
+class Content:
+    """The bytes of regular files."""
+
+    def __init__(self, store: Store, inodes: InodeTable, extents: ExtentMap) -> None:
+        self._store = store
+        self._backing = store.backing
+        self._page_size = store.page_size
+        self._inodes = inodes
+        self._extents = extents
+
+    def read(self, inode: Inode, offset: int, size: int) -> list[memoryview]:
+        """Up to `size` bytes as views of the mapping, less at the end of the file.
+
+        Use them before control returns to the loop that runs commits.
+        """
+        end = min(offset + size, inode.size)
+        if offset >= end:
+            return []
+        views: list[memoryview] = []
+        for where, length in self._runs(inode, offset, end):
+            if where is None:
+                views.append(memoryview(bytes(length)))
+            else:
+                views.extend(self._backing.read(where, length))
+        return views
+
+    def _runs(self, inode: Inode, offset: int, end: int) -> Iterator[tuple[int | None, int]]:
+        """The bytes from `offset` to `end` as (store offset or None for a hole, length)."""
+        size = self._page_size
+        first, last = offset // size, pages_for(end, size)
+        found = self._extents.find(inode.number, first)
+        if found is not None and found.end >= last:
+            yield found.store_page(first) * size + offset % size, end - offset
+            return
+        for page, count, start in self._extents.pieces(inode.number, first, last):
+            low, high = max(offset, page * size), min(end, (page + count) * size)
+            yield None if start is None else start * size + low - page * size, high - low
+
+    def write(self, inode: Inode, offset: int, data: Data, *, stamp: bool = True) -> int:
+        """Write all of `data`, allocating pages for holes first; returns its length.
+
+        `stamp` False leaves mtime and ctime to the caller.
+
+        Raises `NoSpaceError` (or `OSError` ENOSPC, EDQUOT) with the file unchanged,
+        `FileTooBigError`, or `OSError` for an I/O error.
+        """
+        view = memoryview(data)
+        end = offset + view.nbytes
+        if end > MAX_FILE_BYTES:
+            raise FileTooBigError("beyond the largest file size")
+        if not view.nbytes:
+            return 0
+        self._inodes.edit(inode)
+        self._expose(inode, offset)
+        allocated = self._fill(inode, offset // self._page_size, pages_for(end, self._page_size))
+        try:
+            self._put(inode, offset, view)
+        except OSError:
+            self._resized(inode, inode.size)  # pages may have been added behind the end
+            raise
+        if allocated or end > inode.size:
+            self._resized(inode, max(inode.size, end), recount=inode.prealloc > 0)
+        if stamp:
+            inode.mtime = inode.ctime = now()
+        return view.nbytes
+
+    def _put(self, inode: Inode, offset: int, view: memoryview) -> None:
+        """Write bytes of a file whose pages are allocated."""
+        self._store.transaction.data_written()
+        done = 0
+        for where, length in self._runs(inode, offset, offset + view.nbytes):
+            assert where is not None  # `_fill` left no hole
+            self._backing.write(where, view[done : done + length])
+            done += length
+
+    def _fill(self, inode: Inode, first: int, end: int) -> int:
+        """Allocate every hole in pages `first` to `end`: all or nothing; returns the pages."""
+        holes = self._holes(inode, first, end)
+        taken: list[tuple[int, Extent]] = []
+        try:
+            for page, count in holes:
+                goal = self._extents.page_after(inode.number, page)
+                taken.extend(self._allocate(page, count, goal))
+        except (MapfsError, OSError):
+            for _, extent in taken:
+                self._store.allocator.free(extent)
+            raise
+        for page, extent in taken:
+            inode.what_ifs = None
+            inode.extents += self._extents.insert(inode.number, page, extent)
+            inode.pages += extent.count
+        return len(taken)
+
+    def _holes(self, inode: Inode, first: int, end: int) -> list[tuple[int, int]]:
+        """The runs of pages between `first` and `end` that are not allocated: (page, count)."""
+        if not inode.pages:
+            return [(first, end - first)]
+        found = self._extents.find(inode.number, first)
+        if found is not None and found.end >= end:
+            return []
+        pieces = self._extents.pieces(inode.number, first, end)
+        return [(page, count) for page, count, start in pieces if start is None]
+
+    def _allocate(self, page: int, count: int, goal: int) -> Iterator[tuple[int, Extent]]:
+        end = page + count
+        while page < end:
+            extent = self._store.allocator.allocate(end - page, goal)
+            yield page, extent
+            page += extent.count
+            goal = extent.end
+
+    def _resized(self, inode: Inode, size: int, *, recount: bool = True) -> None:
+        """Set the size and count anew what depends on it.
+
+        Without `recount` the caller knows that there is no page behind the end.
+        """
+        inode.size = size
+        inode.what_ifs = None
+        page_size = self._page_size
+        pages = pages_for(size, page_size)
+        if recount:
+            beyond = self._extents.mappings(inode.number, pages)
+            inode.prealloc = sum(mapping.clip(pages, MAX_U64).count for mapping in beyond)
+        has_tail = size % page_size and self._extents.find(inode.number, pages - 1) is not None
+        inode.tail = -size % page_size if has_tail else 0
+
+    def _expose(self, inode: Inode, end: int) -> None:
+        """Before the size grows: zero what is allocated between the end of file and `end`."""
+        if inode.size < end and inode.pages:
+            self._zero_runs(inode, inode.size, end)
+
+    def _zero_runs(self, inode: Inode, offset: int, end: int) -> None:
+        """Zero the bytes of a range that are allocated."""
+        for where, length in self._runs(inode, offset, end):
+            if where is not None:
+                self._zero_stored(where, length)
+
+    def _zero_stored(self, where: int, length: int) -> None:
+        """Zero bytes of the store: whole pages without writing them."""
+        head = min(length, -where % self._page_size)
+        pages = (length - head) // self._page_size * self._page_size
+        if head:
+            self._backing.write(where, bytes(head))
+        if pages:
+            self._backing.prepare(where + head, pages)
+        if head + pages < length:
+            self._backing.write(where + head + pages, bytes(length - head - pages))
+        self._store.transaction.data_written()
+
+    def truncate(self, inode: Inode, size: int) -> None:
+        """Make a file `size` bytes long; what is cut off is freed, what is added is a hole."""
+        if size > MAX_FILE_BYTES:
+            raise FileTooBigError("beyond the largest file size")
+        self._inodes.edit(inode)
+        self._expose(inode, size)
+        if size < inode.size or inode.prealloc:
+            self._free(inode, pages_for(size, self._page_size), MAX_U64)
+        self._resized(inode, size, recount=False)
+        inode.prealloc = 0
+        inode.mtime = inode.ctime = now()
+
+    def release(self, inode: Inode) -> None:
+        """Free every page of a file that is going away."""
+        self._inodes.edit(inode)
+        self._free(inode, 0, MAX_U64)
+        self._resized(inode, 0)
+
+    def _free(self, inode: Inode, first: int, end: int) -> None:
+        if not inode.pages:
+            return
+        removed, fewer = self._extents.remove(inode.number, first, end)
+        inode.extents -= fewer
+        for extent in removed:
+            inode.pages -= extent.count
+            self._store.allocator.free(extent)
+
+    def allocate(self, inode: Inode, offset: int, length: int, *, keep_size: bool) -> None:
+        """fallocate(2), mode 0 or KEEP_SIZE: back a range with pages."""
+        end = self._checked_range(offset, length)
+        self._inodes.edit(inode)
+        if not keep_size:
+            self._expose(inode, end)
+        self._fill(inode, offset // self._page_size, pages_for(end, self._page_size))
+        self._resized(inode, inode.size if keep_size else max(inode.size, end))
+        inode.ctime = now()
+        if not keep_size:
+            inode.mtime = inode.ctime
+
+    def punch(self, inode: Inode, offset: int, length: int) -> None:
+        """fallocate(2), PUNCH_HOLE: zeros from here on; whole pages are freed."""
+        end = self._checked_range(offset, length)
+        self._inodes.edit(inode)
+        page_size = self._page_size
+        first, last = pages_for(offset, page_size), end // page_size
+        if first > last:
+            self._zero_runs(inode, offset, end)
+        else:
+            self._zero_runs(inode, offset, first * page_size)
+            self._zero_runs(inode, last * page_size, end)
+            self._free(inode, first, last)
+        self._resized(inode, inode.size)
+        inode.mtime = inode.ctime = now()
+
+    def zero(self, inode: Inode, offset: int, length: int, *, keep_size: bool) -> None:
+        """fallocate(2), ZERO_RANGE: zeros that are allocated; what is already stays where it is."""
+        end = self._checked_range(offset, length)
+        self._inodes.edit(inode)
+        self._fill(inode, offset // self._page_size, pages_for(end, self._page_size))
+        self._zero_runs(inode, offset, end)
+        self.allocate(inode, offset, length, keep_size=keep_size)
+
+    def _checked_range(self, offset: int, length: int) -> int:
+        if offset < 0 or length <= 0:
+            raise InvalidArgumentError("an empty or negative range")
+        if offset + length > MAX_FILE_BYTES:
+            raise FileTooBigError("beyond the largest file size")
+        return offset + length
+
+    def seek(self, inode: Inode, offset: int, whence: int) -> int:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises `NoSuchOffsetError` (ENXIO)."""
+        if whence not in (os.SEEK_DATA, os.SEEK_HOLE):
+            raise InvalidArgumentError("neither SEEK_DATA nor SEEK_HOLE")
+        if not 0 <= offset < inode.size:
+            raise NoSuchOffsetError("at or beyond the end of the file")
+        page_size = self._page_size
+        first, end = offset // page_size, pages_for(inode.size, page_size)
+        for page, _, start in self._extents.pieces(inode.number, first, end):
+            if (start is not None) == (whence == os.SEEK_DATA):
+                return max(offset, page * page_size)
+        if whence == os.SEEK_DATA:
+            raise NoSuchOffsetError("no data up to the end of the file")
+        return inode.size
+
+    def copy(self, source: Inode, offset: int, target: Inode, to: int, length: int) -> int:
+        """copy_file_range(2) within the filesystem; returns the bytes copied, holes included."""
+        length = min(length, max(0, source.size - offset))
+        if source is target and offset < to + length and to < offset + length:
+            raise InvalidArgumentError("the ranges overlap")
+        done = 0
+        while done < length:
+            step = min(_COPY_BYTES, length - done)
+            try:
+                for view in self.read(source, offset + done, step):
+                    done += self.write(target, to + done, view)
+            except (MapfsError, OSError):
+                if done:
+                    return done
+                raise
+        return done
+
+    def cached_bytes(self, inode: Inode) -> tuple[int, int | None]:
+        """The bytes of a file that are in memory, and that are dirty there (None: unknown)."""
+        resident, dirty = 0, 0
+        machine_page = os.sysconf("SC_PAGE_SIZE")
+        known = True
+        for where, length in self._stored(inode):
+            found = self._backing.cached(where, length)
+            resident += found.resident * machine_page
+            known = known and found.dirty is not None
+            dirty += (found.dirty or 0) * machine_page
+        return resident, dirty if known else None
+
+    def _stored(self, inode: Inode) -> Iterator[tuple[int, int]]:
+        for mapping in self._extents.mappings(inode.number):
+            yield mapping.start * self._page_size, mapping.count * self._page_size
+
+    def cold_loader(self, inode: Inode, offset: int, size: int) -> Callable[[], None] | None:
+        """A function for a worker thread that brings a range into memory, or None if it is there.
+
+        A page fault on a cold page would stop every thread of the daemon, and an I/O error under
+        it would be a signal; the function waits outside the interpreter's lock and raises
+        `OSError`.
+        """
+        end = min(offset + size, inode.size)
+        if offset >= end:
+            return None
+        machine_page = os.sysconf("SC_PAGE_SIZE")
+        cold = []
+        for where, length in self._runs(inode, offset, end):
+            if where is not None:
+                start = where - where % machine_page
+                pages = pages_for(where + length - start, machine_page)
+                if self._backing.cached(start, pages * machine_page).resident < pages:
+                    cold.append((where, length))
+
+        def load() -> None:
+            for where, length in cold:
+                self._backing.load(where, length)
+
+        return load if cold else None
+
+
+def require_file(inode: Inode) -> Inode:
+    """The inode, if it is a regular file: only these have content."""
+    if inode.is_directory:
+        raise IsADirectoryFileError("a directory has no content")
+    if not inode.is_file:
+        raise InvalidArgumentError("only regular files have content")
+    return inode

@@ -1,0 +1,409 @@
+"""`Filesystem`: the synchronous facade over a store that everything above uses.
+
+It runs without FUSE, as a library, in tests and in the commands. Inodes go in and out by number,
+names and attribute names are bytes, times are nanoseconds. One thread owns it; only what
+`begin_commit` and `cold_loader` return may run in another. Errors are `MapfsError`s that carry the
+errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
+"""
+
+import functools
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar, cast
+
+from mapfs.errors import (
+    InvalidArgumentError,
+    NotADirectoryFileError,
+    NotSupportedError,
+)
+from mapfs.filesystem import acl
+from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
+from mapfs.filesystem.caller import Caller
+from mapfs.filesystem.content import Content, require_file
+from mapfs.filesystem.directory import DirectoryTable, Place
+from mapfs.filesystem.extents import ExtentMap
+from mapfs.filesystem.inode import InodeTable
+from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
+from mapfs.filesystem.namespace import Namespace
+from mapfs.filesystem.xattr import XattrTable
+from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
+from mapfs.store.backing import Data
+from mapfs.store.store import Store
+from mapfs.store.syscalls import (
+    FALLOC_FL_KEEP_SIZE,
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+)
+from mapfs.store.transaction import Commit
+
+__all__ = ["AccessTimes", "Caller", "Changes", "Filesystem", "Listing", "Statistics"]
+
+# Bounds the memory that a generation of changes takes, and the time that its commit does.
+_MOST_CHANGES: Final = 50_000
+# Directory cookies of the two entries that every listing starts with.
+_DOT, _DOT_DOT = 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """statfs(2), in pages of `page_size` bytes, and counts of inodes."""
+
+    page_size: int
+    total_pages: int
+    free_pages: int
+    inodes: int
+    free_inodes: int
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _logged(method: _Method) -> _Method:
+    """Log what a method changed, also if it raises: part of its work may be done."""
+
+    @functools.wraps(method)
+    def call(self: "Filesystem", *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 (any method)
+        try:
+            return method(self, *arguments, **options)
+        finally:
+            self.log_operation()
+
+    return cast(_Method, call)
+
+
+class Filesystem:
+    """One mounted or opened filesystem. Takes over the store and closes it."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        listing: Listing = Listing.HIDDEN,
+        access_times: AccessTimes = AccessTimes.ALL,
+    ) -> None:
+        """Replay what the store's log holds, and free what nobody owns."""
+        self.store = store
+        self.read_only = store.read_only
+        self._listing = listing
+        self._extents = ExtentMap(store.transaction, store.allocator.holds)
+        self._inodes = InodeTable(store, self._extents)
+        self._content = Content(store, self._inodes, self._extents)
+        self._directories = DirectoryTable(store, self._inodes)
+        self._xattrs = XattrTable(store, self._inodes)
+        times = AccessTimes.NONE if store.read_only else access_times
+        self._metadata = Metadata(self._inodes, self._content, self._xattrs, times)
+        self._attributes = Attributes(store, self._inodes, self._extents, self._content)
+        self._names = Namespace(store, self._inodes, self._directories, self._xattrs, self._content)
+        self._inodes.adopt(store.replayed.counted)
+        if store.read_only:
+            self._inodes.flush()
+        else:
+            self._recover()
+
+    def _recover(self) -> None:
+        """After opening: free what nobody owns, and make durable what was replayed.
+
+        The log of this life must not be read as if it went on from the one before.
+        """
+        self.store.allocator.recover()
+        self._forget_orphans()
+        if self.store.replayed.is_needed:
+            self.commit()
+        while self.must_commit:
+            self.commit()
+
+    def _forget_orphans(self) -> None:
+        orphans = self.store.transaction.scan(Table.ORPHANS, id_key(0), b"\xff" * 9)
+        for number in [id_of(key) for key, _ in orphans]:
+            self._names.forget(number)
+
+    # Inodes
+
+    def inode(self, number: int) -> Inode:
+        """The inode `number`, to be read and not changed. Raises `NotFoundError`."""
+        return self._inodes.get(number)
+
+    def lookup(self, parent: int, name: bytes) -> Inode:
+        """The inode that `name` stands for in directory `parent`. Raises `NotFoundError`."""
+        return self._names.lookup(self._inodes.get(parent), name)
+
+    def resolve(self, path: bytes) -> Inode:
+        """The inode at a path from the root; symbolic links are not followed."""
+        inode = self._inodes.get(ROOT_INODE)
+        for name in filter(None, path.split(b"/")):
+            inode = self._names.lookup(inode, name)
+        return inode
+
+    @_logged
+    def setattr(self, number: int, changes: Changes) -> Inode:
+        """chmod, chown, truncate and utimens in one, as the kernel asks for them."""
+        return self._metadata.change(self._inodes.get(number), changes)
+
+    def is_orphan(self, number: int) -> bool:
+        """Whether an inode has no name and waits for its last user to `forget` it."""
+        return self.store.transaction.get(Table.ORPHANS, id_key(number)) is not None
+
+    @_logged
+    def forget(self, number: int) -> None:
+        """Free an orphan whose last user is gone; any other inode is left alone."""
+        self._names.forget(number)
+
+    # Names
+
+    @_logged
+    def create(
+        self, parent: int, name: bytes, mode: int, caller: Caller, *, rdev: int = 0
+    ) -> Inode:
+        """A new regular file, FIFO, socket or device node, by the type bits of `mode`."""
+        if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
+            raise InvalidArgumentError("not a type that mknod makes")
+        mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
+        return self._names.create(self._place(parent, name), mode, caller, rdev=rdev)
+
+    @_logged
+    def create_unnamed(self, parent: int, mode: int, caller: Caller) -> Inode:
+        """O_TMPFILE: a regular file without a name."""
+        return self._names.create_unnamed(self._directory(parent), mode, caller)
+
+    @_logged
+    def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
+        """A new directory."""
+        mode = stat.S_IFDIR | stat.S_IMODE(mode)
+        return self._names.create(self._place(parent, name), mode, caller)
+
+    @_logged
+    def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
+        """A new symbolic link to `target`."""
+        mode = stat.S_IFLNK | 0o777
+        return self._names.create(self._place(parent, name), mode, caller, target=target)
+
+    @_logged
+    def link(self, number: int, parent: int, name: bytes) -> Inode:
+        """A further name for an inode."""
+        inode = self._inodes.get(number)
+        self._names.link(inode, self._place(parent, name))
+        return inode
+
+    @_logged
+    def unlink(self, parent: int, name: bytes) -> None:
+        """Remove a name of anything but a directory; `forget` frees the inode."""
+        self._names.unlink(self._place(parent, name))
+
+    @_logged
+    def rmdir(self, parent: int, name: bytes) -> None:
+        """Remove an empty directory."""
+        self._names.rmdir(self._place(parent, name))
+
+    @_logged
+    def rename(
+        self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
+    ) -> None:
+        """renameat2(2) with RENAME_NOREPLACE or RENAME_EXCHANGE."""
+        self._names.rename(self._place(parent, name), self._place(new_parent, new_name), flags)
+
+    def readlink(self, number: int) -> bytes:
+        """The target of a symbolic link."""
+        inode = self._inodes.get(number)
+        if not inode.is_symlink:
+            raise InvalidArgumentError("not a symbolic link")
+        self._metadata.accessed(inode)
+        return inode.target
+
+    def readdir(self, number: int, after: int = 0) -> Iterator[Listed]:
+        """The entries of a directory, `.` and `..` first, behind the one with cookie `after`.
+
+        Cookies grow and stay with their entries, so a listing can be taken up again whatever
+        changed in between. Drop the iterator before the directory changes.
+        """
+        directory = self._directory(number)
+        self._metadata.accessed(directory)
+        if after < _DOT:
+            yield Listed(_DOT, number, stat.S_IFDIR, b".")
+        if after < _DOT_DOT:
+            yield Listed(_DOT_DOT, directory.parent, stat.S_IFDIR, b"..")
+        yield from self._directories.listing(directory, max(after, _DOT_DOT))
+
+    def _directory(self, number: int) -> Inode:
+        inode = self._inodes.get(number)
+        if not inode.is_directory:
+            raise NotADirectoryFileError(f"inode {number} is not a directory")
+        return inode
+
+    def _place(self, parent: int, name: bytes) -> Place:
+        return Place(self._directory(parent), name)
+
+    # Content
+
+    def read(self, number: int, offset: int, size: int) -> list[memoryview]:
+        """Up to `size` bytes as views of the mapping; use them before the next commit ends."""
+        inode = require_file(self._inodes.get(number))
+        self._metadata.accessed(inode)
+        return self._content.read(inode, offset, size)
+
+    def cold_loader(self, number: int, offset: int, size: int) -> Callable[[], None] | None:
+        """What a worker thread should call before `read`, or None if all of it is in memory."""
+        return self._content.cold_loader(require_file(self._inodes.get(number)), offset, size)
+
+    @_logged
+    def write(self, number: int, offset: int, data: Data, *, stamp: bool = True) -> int:
+        """Write all of `data`; returns its length. `stamp` False leaves the times as they are."""
+        inode = require_file(self._inodes.get(number))
+        return self._content.write(inode, offset, data, stamp=stamp)
+
+    @_logged
+    def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
+        """fallocate(2): allocate, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE."""
+        inode = require_file(self._inodes.get(number))
+        keep_size = bool(mode & FALLOC_FL_KEEP_SIZE)
+        if mode & ~FALLOC_FL_KEEP_SIZE == 0:
+            self._content.allocate(inode, offset, length, keep_size=keep_size)
+        elif mode == FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE:
+            self._content.punch(inode, offset, length)
+        elif mode & ~FALLOC_FL_KEEP_SIZE == FALLOC_FL_ZERO_RANGE:
+            self._content.zero(inode, offset, length, keep_size=keep_size)
+        else:
+            raise NotSupportedError("fallocate mode")
+
+    def seek(self, number: int, offset: int, whence: int) -> int:
+        """lseek(2) with SEEK_DATA or SEEK_HOLE."""
+        return self._content.seek(require_file(self._inodes.get(number)), offset, whence)
+
+    @_logged
+    def copy_range(self, number: int, offset: int, target: int, to: int, length: int) -> int:
+        """copy_file_range(2); returns the bytes copied."""
+        source = require_file(self._inodes.get(number))
+        return self._content.copy(
+            source, offset, require_file(self._inodes.get(target)), to, length
+        )
+
+    # Attributes
+
+    def getxattr(self, number: int, name: bytes) -> bytes:
+        """The value of an attribute, `user.mapfs.*` included. Raises `NoAttributeError`."""
+        inode = self._inodes.get(number)
+        if name.startswith(PREFIX):
+            return self._attributes.get(inode, name)
+        return self._xattrs.get(inode, name)
+
+    @_logged
+    def setxattr(
+        self, number: int, name: bytes, value: bytes, flags: int = 0, *, keep_setgid: bool = True
+    ) -> None:
+        """Set an attribute; `flags` are XATTR_CREATE or XATTR_REPLACE.
+
+        `keep_setgid` False is for an ACL set by somebody outside the file's group.
+        """
+        inode = self._inodes.get(number)
+        if name.startswith(PREFIX):
+            self._attributes.refuse_change(inode, name)
+        self._xattrs.set(inode, name, value, flags)
+        if name == acl.ACCESS and not keep_setgid:
+            inode.mode &= ~stat.S_ISGID
+
+    @_logged
+    def removexattr(self, number: int, name: bytes) -> None:
+        """Remove an attribute. Raises `NoAttributeError`."""
+        inode = self._inodes.get(number)
+        if name.startswith(PREFIX):
+            self._attributes.refuse_change(inode, name)
+        self._xattrs.remove(inode, name)
+
+    def listxattr(self, number: int, *, privileged: bool = True) -> list[bytes]:
+        """The names of an inode's attributes; virtual ones as `Listing` says.
+
+        Only the privileged see `trusted.*` (xattr(7)).
+        """
+        inode = self._inodes.get(number)
+        names = self._xattrs.names(inode)
+        if not privileged:
+            names = [name for name in names if not name.startswith(b"trusted.")]
+        at_root = self._listing is Listing.ROOT_ONLY and number == ROOT_INODE
+        if at_root or self._listing is Listing.ALWAYS:
+            names.extend(self._attributes.names(inode))
+        return names
+
+    # The whole
+
+    def statfs(self) -> Statistics:
+        """How full the filesystem is: never more free than the host can back."""
+        store = self.store
+        free = store.allocator.free_pages + store.allocator.growth_pages
+        host = store.backing.host_free()
+        if host is not None:
+            free = min(free, store.allocator.reserved_pages + host // store.page_size)
+        used = store.state.allocated_pages
+        return Statistics(store.page_size, used + free, free, store.state.inodes, free)
+
+    def log_operation(self) -> None:
+        """Log what an operation has changed; the facade's own methods do so by themselves."""
+        if self.store.log is not None:
+            self._inodes.note_changes()
+            self.store.log_operation()
+
+    @property
+    def must_commit(self) -> bool:
+        """Whether operations must be committed before they are answered: the log is full."""
+        return self.store.log is not None and self.store.log.is_closed
+
+    @property
+    def wants_commit(self) -> bool:
+        """Whether so much has changed that a commit should not wait for its time."""
+        changes = self.store.transaction.changes + self._inodes.changed
+        half_full = self.store.log is not None and self.store.log.is_half_full
+        return changes > _MOST_CHANGES or half_full
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether there is anything that is not yet durable, a commit under way not counted."""
+        return self._inodes.changed > 0 or self.store.transaction.is_dirty
+
+    @property
+    def reclaimable(self) -> bool:
+        """Whether a commit would make pages free: worth a try before giving up with ENOSPC."""
+        return self.store.allocator.pending_pages > 0
+
+    def flush(self) -> None:
+        """Bring the tables, totals included, up to date in memory: for fsck and tests."""
+        self._inodes.flush()
+
+    def begin_commit(self, *, closing: bool = False) -> Commit:
+        """Freeze what has changed; call its `write` in any thread, then `end_commit`."""
+        # Logged in the generation that it belongs to: a crash may come before this commit's end.
+        self._inodes.fold()
+        self.store.settle(closing=closing)
+        self.log_operation()
+        self._inodes.flush()
+        return self.store.freeze()
+
+    def end_commit(self, *, succeeded: bool) -> None:
+        """Take note of how `write` ended: False if it raised, and the next commit tries again."""
+        if succeeded:
+            self.store.finish()
+            if self.must_commit:
+                self.store.reopen_log()
+                self._inodes.touch_all()
+                self.log_operation()
+        else:
+            self.store.abort()
+
+    def commit(self, *, closing: bool = False) -> None:
+        """Make everything durable, waiting for it."""
+        commit = self.begin_commit(closing=closing)
+        succeeded = False
+        try:
+            commit.write()
+            succeeded = True
+        finally:
+            self.end_commit(succeeded=succeeded)
+
+    def close(self) -> None:
+        """Free what has no name, commit, and close the store."""
+        try:
+            if not self.read_only:
+                self._forget_orphans()
+                # Twice if anything was freed: opening a store need not make free what is free.
+                while self.is_dirty or self.store.allocator.reserved_pages:
+                    self.commit(closing=True)
+        finally:
+            self.store.close()

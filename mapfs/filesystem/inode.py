@@ -1,0 +1,185 @@
+"""The inode table: one live object per inode in use, written back at commits.
+
+Rule for everyone above: call `edit(inode)` before changing an inode. It notes what the inode
+counted for until now, so that the totals of directories can follow later (`fold`), and it
+refuses on a read-only store.
+"""
+
+import contextlib
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Final
+from weakref import WeakValueDictionary
+
+from mapfs.errors import DamagedStoreError, NotFoundError, ReadOnlyError
+from mapfs.filesystem.extents import ExtentMap
+from mapfs.filesystem.slack import contribution
+from mapfs.format.frames import Kind
+from mapfs.format.records import ROOT_INODE, Counted, Inode, Table, id_key
+from mapfs.format.totals import Totals
+from mapfs.store.store import Store
+
+_MOST_CACHED: Final = 32768
+
+
+class InodeTable:
+    """The INODES table with a bounded cache, and the totals of directories."""
+
+    def __init__(self, store: Store, extents: ExtentMap) -> None:
+        self._store = store
+        self._extents = extents
+        self._cache: OrderedDict[int, Inode] = OrderedDict()
+        # Every inode that anybody still holds: there must never be two objects for one.
+        self._live: WeakValueDictionary[int, Inode] = WeakValueDictionary()
+        self._dirty: dict[int, Inode] = {}
+        # What each inode that was changed since the last `fold` counted for before.
+        self._before: dict[int, Counted] = {}
+        # For the log: what the operation under way has changed.
+        self._touched: dict[int, Inode] = {}
+        self._newly_counted: list[int] = []
+        self._folded = False
+
+    def get(self, number: int) -> Inode:
+        """The inode `number`. Raises `NotFoundError` if it is not in use."""
+        inode = self._cache.get(number)
+        if inode is not None:
+            self._cache.move_to_end(number)
+            return inode
+        inode = self._live.get(number)
+        if inode is None:
+            value = self._store.transaction.get(Table.INODES, id_key(number))
+            if value is None:
+                raise NotFoundError(f"inode {number} is not in use")
+            inode = self._checked(Inode.unpack(number, value))
+        self._remember(inode)
+        return inode
+
+    def _checked(self, inode: Inode) -> Inode:
+        """The inode, if its counts can be true; sums of others would not fit their records."""
+        within = inode.prealloc <= inode.pages <= self._store.state.store_pages
+        if not within or inode.tail >= self._store.page_size:
+            raise DamagedStoreError(f"inode {inode.number} has impossible counts")
+        return inode
+
+    def _remember(self, inode: Inode) -> None:
+        self._live[inode.number] = inode
+        self._cache[inode.number] = inode
+        if len(self._cache) > _MOST_CACHED:
+            self._cache.popitem(last=False)
+
+    def edit(self, inode: Inode) -> None:
+        """Announce a change of `inode`. Raises `ReadOnlyError` on a read-only store."""
+        number = inode.number
+        if number not in self._before:
+            if self._store.read_only:
+                raise ReadOnlyError("the filesystem is read-only")
+            share = self._contribution(inode)
+            self._before[number] = Counted(inode.parent, share, inode.tail, inode.prealloc)
+            self._newly_counted.append(number)
+        self._dirty[number] = self._touched[number] = inode
+
+    def add(self, inode: Inode) -> None:
+        """Put a new inode into the table."""
+        self.edit(inode)
+        self._before[inode.number] = Counted(ROOT_INODE, Totals(), 0, 0)
+        self._store.state.inodes += 1
+        self._remember(inode)
+
+    def remove(self, inode: Inode) -> None:
+        """Take an inode that has no name and no pages left out of the table."""
+        self.edit(inode)  # `fold` will find it counted before and gone now
+        self._dirty.pop(inode.number, None)
+        self._touched.pop(inode.number, None)
+        self._cache.pop(inode.number, None)
+        self._live.pop(inode.number, None)
+        self._store.transaction.delete(Table.INODES, id_key(inode.number))
+        self._store.state.inodes -= 1
+
+    def fold(self) -> None:
+        """Bring the totals of directories, and the filesystem's slack, up to date.
+
+        Costs the number of inodes changed since the last time, and for each directory among
+        their parents its depth: a write itself pays nothing for either.
+        """
+        changes: dict[int, Totals] = {}
+        before, self._before = self._before, {}
+        self._newly_counted.clear()
+        self._folded = True
+        state = self._store.state
+        for number, old in before.items():
+            changes.setdefault(old.parent, Totals()).add(old.share, -1)
+            state.tail_bytes -= old.tail
+            state.prealloc_pages -= old.prealloc
+            inode = self._dirty.get(number)
+            if inode is not None:
+                changes.setdefault(inode.parent, Totals()).add(self._contribution(inode))
+                state.tail_bytes += inode.tail
+                state.prealloc_pages += inode.prealloc
+        for number, change in changes.items():
+            if change != Totals():
+                directory = self.get(number)
+                directory.own.add(change)
+                self.add_to_trees(directory, change)
+
+    def add_to_trees(self, directory: Inode, change: Totals, sign: int = 1) -> None:
+        """Add a change to the tree totals of a directory and of everything above it."""
+        for each in self.lineage(directory):
+            self._dirty[each.number] = self._touched[each.number] = each
+            each.tree.add(change, sign)
+
+    def lineage(self, directory: Inode) -> Iterator[Inode]:
+        """A directory and everything above it up to the root.
+
+        Raises `DamagedStoreError` if its parents go round in a circle.
+        """
+        for _ in range(self._store.state.inodes):
+            yield directory
+            if directory.number == ROOT_INODE:
+                return
+            directory = self.get(directory.parent)
+        raise DamagedStoreError(f"directory {directory.number} does not hang on the root")
+
+    def _contribution(self, inode: Inode) -> Totals:
+        return contribution(
+            inode, self._store.page_size, partial(self._extents.mappings, inode.number)
+        )
+
+    def flush(self) -> None:
+        """Put every changed inode into the running transaction."""
+        self.fold()
+        for number, inode in self._dirty.items():
+            self._store.transaction.put(Table.INODES, id_key(number), inode.pack())
+        self._dirty.clear()
+        self._touched.clear()
+
+    def note_changes(self) -> None:
+        """For the log: the inodes that the operation under way has changed."""
+        note = self._store.transaction.note
+        if self._folded:
+            note(Kind.FOLDED, b"", b"")
+            self._folded = False
+        for number in self._newly_counted:
+            note(Kind.COUNTED, id_key(number), self._before[number].pack())
+        self._newly_counted.clear()
+        for number, inode in self._touched.items():
+            note(Table.INODES, id_key(number), inode.pack())
+        self._touched.clear()
+
+    def touch_all(self) -> None:
+        """For the log: let the next `note_changes` tell of every changed inode."""
+        self._folded = True
+        self._newly_counted = list(self._before)
+        self._touched = dict(self._dirty)
+
+    def adopt(self, counted: Mapping[int, Counted]) -> None:
+        """After a replay: what the inodes it changed counted for, so that `fold` can follow."""
+        for number, before in counted.items():
+            self._before[number] = before
+            with contextlib.suppress(NotFoundError):
+                self._dirty[number] = self.get(number)
+
+    @property
+    def changed(self) -> int:
+        """The number of inodes changed since the last `flush`."""
+        return len(self._dirty)

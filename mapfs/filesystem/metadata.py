@@ -1,0 +1,95 @@
+"""Changing what stat(2) shows: owner, mode, size and times."""
+
+import enum
+import stat
+from dataclasses import dataclass
+from typing import Final
+
+from mapfs.filesystem.clock import clamped, now
+from mapfs.filesystem.content import Content, require_file
+from mapfs.filesystem.inode import InodeTable
+from mapfs.filesystem.xattr import XattrTable
+from mapfs.format.records import Inode
+
+_RELATIME_NS: Final = 24 * 3600 * 10**9
+
+
+class AccessTimes(enum.Enum):
+    """Whose access times are updated, by the rule of relatime."""
+
+    ALL = "all"
+    FILES = "files"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What `Metadata.change` is to change: None leaves a field as it is.
+
+    `kill_setid` also clears the set-id bits of a file, as for a truncation by somebody without
+    CAP_FSETID (inode(7)).
+    """
+
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    size: int | None = None
+    atime: int | None = None
+    mtime: int | None = None
+    ctime: int | None = None
+    kill_setid: bool = False
+
+
+class Metadata:
+    """Changes inodes as setattr and access do."""
+
+    def __init__(
+        self, inodes: InodeTable, content: Content, xattrs: XattrTable, access_times: AccessTimes
+    ) -> None:
+        self._inodes = inodes
+        self._content = content
+        self._xattrs = xattrs
+        self._access_times = access_times
+
+    def change(self, inode: Inode, changes: Changes) -> Inode:
+        """chmod, chown, truncate and utimens in one, as the kernel asks for them."""
+        self._inodes.edit(inode)
+        if changes.size is not None:
+            self._content.truncate(require_file(inode), changes.size)
+        if changes.kill_setid:
+            _clear_setid(inode)
+        _change_owner(inode, changes)
+        if changes.mode is not None:
+            inode.mode = inode.type | stat.S_IMODE(changes.mode)
+            self._xattrs.mode_changed(inode)
+        if changes.atime is not None:
+            inode.atime = clamped(changes.atime)
+        if changes.mtime is not None:
+            inode.mtime = clamped(changes.mtime)
+        inode.ctime = now() if changes.ctime is None else clamped(changes.ctime)
+        return inode
+
+    def accessed(self, inode: Inode) -> None:
+        """Update atime by the rule of relatime (mount(8))."""
+        policy = self._access_times
+        if policy is AccessTimes.NONE or (policy is AccessTimes.FILES and inode.is_directory):
+            return
+        time = now()
+        if inode.atime <= max(inode.mtime, inode.ctime) or time - inode.atime >= _RELATIME_NS:
+            self._inodes.edit(inode)
+            inode.atime = time
+
+
+def _change_owner(inode: Inode, changes: Changes) -> None:
+    if changes.uid is None and changes.gid is None:
+        return
+    inode.uid = inode.uid if changes.uid is None else changes.uid
+    inode.gid = inode.gid if changes.gid is None else changes.gid
+    _clear_setid(inode)  # chown(2)
+
+
+def _clear_setid(inode: Inode) -> None:
+    """Clear setuid, and setgid where it does not stand for mandatory locking (inode(7))."""
+    if inode.is_file:
+        executable = inode.mode & stat.S_IXGRP
+        inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if executable else 0))

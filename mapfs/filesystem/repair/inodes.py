@@ -1,0 +1,137 @@
+"""Repair of inodes by themselves: records that do not decode, the root, numbers, orphans."""
+
+import os
+import stat
+from collections.abc import Iterator
+
+from mapfs.errors import DamagedStoreError
+from mapfs.filesystem.clock import now
+from mapfs.filesystem.content import MAX_FILE_BYTES
+from mapfs.filesystem.repair.tables import RepairTables
+from mapfs.filesystem.survey import (
+    ID_BYTES,
+    INODE_BYTES,
+    inode_of,
+    is_id,
+    mapping_of,
+    number_key,
+    type_of,
+)
+from mapfs.format.records import (
+    FIRST_ID,
+    MAX_U64,
+    ROOT_INODE,
+    Entry,
+    Inode,
+    Table,
+    id_key,
+    id_of,
+    pair_key,
+)
+from mapfs.format.totals import TOTALS_BYTES
+
+
+def repair_inodes(tables: RepairTables) -> Iterator[str]:
+    """Afterwards every inode decodes, there is a root, and new numbers are above all old ones."""
+    highest = FIRST_ID
+    for key, value in tables.records(Table.INODES):
+        try:
+            highest = max(highest, inode_of(key, value).number)
+        except DamagedStoreError as error:
+            inode = _salvaged(tables, key, value)
+            if inode is None:
+                yield f"drop the record of an inode: {error}"
+                tables.delete(Table.INODES, key)
+            else:
+                yield f"mend the record of inode {inode.number}: {error}"
+                tables.put_inode(inode)
+                highest = max(highest, inode.number)
+    yield from _repair_root(tables)
+    yield from _repair_next_id(tables, highest)
+
+
+def _salvaged(tables: RepairTables, key: bytes, value: bytes) -> Inode | None:
+    """What can be kept of a record of INODES that does not make sense."""
+    try:
+        number = number_key(key)
+    except DamagedStoreError:
+        return None
+    if len(value) < INODE_BYTES or not (is_id(number) or number == ROOT_INODE):
+        return None
+    kind = type_of(value)
+    end = _mapped_bytes(tables, number)
+    if kind == stat.S_IFDIR and not end:
+        return Inode.unpack(number, value[:INODE_BYTES] + bytes(2 * TOTALS_BYTES))
+    if kind == stat.S_IFLNK and not end:
+        inode = Inode.unpack(number, value)
+        inode.size = len(inode.target)
+        return inode
+    mode = (stat.S_IFREG | stat.S_IMODE(int.from_bytes(value[:4], "little"))).to_bytes(4, "little")
+    inode = Inode.unpack(number, mode + value[4:INODE_BYTES])
+    if inode.size > MAX_FILE_BYTES:
+        inode.size = end
+    return inode
+
+
+def _mapped_bytes(tables: RepairTables, number: int) -> int:
+    """Where the last extent of an inode ends, in bytes, 0 if it has none."""
+    end = 0
+    page_size = tables.store.page_size
+    start, stop = pair_key(number, 0), pair_key(number, MAX_U64)
+    for key, value in tables.records(Table.EXTENTS, start, stop):
+        try:
+            end = max(end, mapping_of(key, value, page_size).end)
+        except DamagedStoreError:
+            continue
+    return min(end * page_size, MAX_FILE_BYTES)
+
+
+def _repair_root(tables: RepairTables) -> Iterator[str]:
+    root = tables.inode(ROOT_INODE)
+    if root is None or not root.is_directory:
+        yield "make a new root directory"
+        root = Inode(ROOT_INODE, stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), nlink=2)
+        root.atime = root.mtime = root.ctime = root.btime = now()
+    elif (root.parent, root.cookie, root.nlink > 0) != (ROOT_INODE, 0, True):
+        yield "make the root directory its own parent"
+    else:
+        return
+    root.parent, root.cookie = ROOT_INODE, 0
+    root.nlink = max(2, root.nlink)
+    tables.put_inode(root)
+
+
+def _repair_next_id(tables: RepairTables, highest: int) -> Iterator[str]:
+    for _, value in tables.records(Table.ENTRIES):
+        try:
+            cookie = Entry.unpack(value).cookie
+        except DamagedStoreError:
+            continue
+        if is_id(cookie):
+            highest = max(highest, cookie)
+    state = tables.store.state
+    if not highest < state.next_id or not is_id(state.next_id):
+        yield f"number new inodes and names from {highest + 1} on"
+        state.next_id = highest + 1
+
+
+def repair_orphans(tables: RepairTables) -> Iterator[str]:
+    """Afterwards the inodes without a name are the orphans; names are right by now."""
+    for inode in tables.inodes():
+        key = id_key(inode.number)
+        if not inode.nlink and tables.get(Table.ORPHANS, key) is None:
+            yield f"list inode {inode.number}, which has no name, as an orphan"
+            tables.put(Table.ORPHANS, key, b"")
+    for key, _ in tables.records(Table.ORPHANS):
+        owner = tables.inode(id_of(key)) if len(key) == ID_BYTES else None
+        if owner is None or owner.nlink:
+            yield f"take {int.from_bytes(key, 'big')} off the list of orphans"
+            tables.delete(Table.ORPHANS, key)
+
+
+def repair_attributes(tables: RepairTables) -> Iterator[str]:
+    """Afterwards every attribute has a name and an owner."""
+    for key, _ in tables.records(Table.XATTRS):
+        if len(key) <= ID_BYTES or tables.get(Table.INODES, key[:ID_BYTES]) is None:
+            yield f"drop an attribute of inode {int.from_bytes(key[:ID_BYTES], 'big')}"
+            tables.delete(Table.XATTRS, key)
