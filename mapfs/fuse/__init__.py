@@ -1,0 +1,1 @@
+"""Serving a `Filesystem` to the kernel over FUSE."""

@@ -1,0 +1,78 @@
+"""When to commit: on fsync, on a timer, when much has changed, and when space runs out."""
+
+import logging
+
+import trio
+
+from mapfs.errors import MapfsError
+from mapfs.filesystem.filesystem import Filesystem
+
+_log = logging.getLogger(__name__)
+
+
+class Committer:
+    """Runs the commits of a filesystem, one at a time, in a worker thread."""
+
+    def __init__(self, filesystem: Filesystem) -> None:
+        self._filesystem = filesystem
+        self._lock = trio.Lock()
+        self._begun = 0
+        self._durable = 0
+        self._pressure = trio.Event()
+
+    async def sync(self) -> None:
+        """Return when everything that was changed before the call is durable.
+
+        Any number of callers share a commit: whoever waited while one that began after the call
+        was written need not start another. Raises `MapfsError` or `OSError` if it failed.
+        """
+        begun = self._begun
+        async with self._lock:
+            if self._durable > begun or not self._filesystem.is_dirty:
+                return
+            await self._commit()
+
+    async def _commit(self) -> None:
+        self._begun += 1
+        commit = self._filesystem.begin_commit()
+        succeeded = False
+        try:
+            await trio.to_thread.run_sync(commit.write)
+            succeeded = True
+            self._durable = self._begun
+        finally:
+            self._filesystem.end_commit(succeeded=succeeded)
+
+    async def reclaim(self) -> bool:
+        """Commit so that freed pages can be used; False if nothing was freed."""
+        if not self._filesystem.reclaimable:
+            return False
+        await self.sync()
+        return True
+
+    async def changed(self) -> None:
+        """To be called before an operation is answered: begins a commit if there is much to write.
+
+        Waits for it if the log could not take the operation: nothing that was answered may be
+        lost when the daemon is killed.
+        """
+        if self._filesystem.must_commit:
+            await self.sync()
+        elif self._filesystem.wants_commit:
+            self._pressure.set()
+
+    async def run(self, interval: float) -> None:
+        """Commit every `interval` seconds while there is something to write, until cancelled."""
+        while True:
+            with trio.move_on_after(interval):
+                await self._pressure.wait()
+            self._pressure = trio.Event()
+            try:
+                await self.sync()
+            except (MapfsError, OSError) as error:
+                _log.error("commit failed, trying again in %g s: %s", interval, error)
+                await trio.sleep(interval)
+            except Exception:  # noqa: BLE001 (the mount must go on)
+                # The log still holds what was answered.
+                _log.exception("commit failed, trying again in %g s", interval)
+                await trio.sleep(interval)

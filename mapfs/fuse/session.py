@@ -1,0 +1,99 @@
+"""The life of a mount: mount, serve, commit, leave on unmount or signal.
+
+`serve` runs until the filesystem is unmounted by anyone, or SIGTERM, SIGINT or SIGHUP asks for
+it; it commits before it returns. The filesystem stays the caller's to close.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import trio
+
+from mapfs.errors import MountError
+from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse import device
+from mapfs.fuse.commits import Committer
+from mapfs.fuse.options import MountOptions
+from mapfs.fuse.pyfuse3_transport import Pyfuse3Transport
+from mapfs.store.syscalls import syncfs
+
+_log = logging.getLogger(__name__)
+
+
+def serve(
+    filesystem: Filesystem,
+    source: str,
+    mountpoint: Path,
+    options: MountOptions,
+    on_ready: Callable[[], None],
+) -> None:
+    """Mount, call `on_ready`, and serve until unmounted. Raises `MountError` before that."""
+    fd = device.mount(source, mountpoint, options)
+    try:
+        trio.run(_serve, filesystem, fd, mountpoint, options, on_ready)
+    except BaseException:
+        # A mount without a daemon would answer every access with an error.
+        with contextlib.suppress(MountError):
+            device.unmount(mountpoint, lazy=True)
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
+async def _serve(
+    filesystem: Filesystem,
+    fd: int,
+    mountpoint: Path,
+    options: MountOptions,
+    on_ready: Callable[[], None],
+) -> None:
+    committer = Committer(filesystem)
+    transport = Pyfuse3Transport(filesystem, committer, options)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(committer.run, options.commit)
+        await nursery.start(_leave_on_signal, mountpoint, committer, transport)
+        on_ready()
+        await transport.run(fd)
+        nursery.cancel_scope.cancel()
+
+
+async def _leave_on_signal(
+    mountpoint: Path,
+    committer: Committer,
+    transport: Pyfuse3Transport,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Unmount when asked to end; the requests that this causes are served meanwhile."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        task_status.started()
+        async for number in signals:
+            _log.info("%s: unmounting %s", signal.Signals(number).name, mountpoint)
+            try:
+                await trio.to_thread.run_sync(device.unmount, mountpoint)
+            except MountError as error:
+                _log.warning("%s: detaching it", error)
+                await _detach(mountpoint, committer)
+                transport.stop()
+            return
+
+
+async def _detach(mountpoint: Path, committer: Committer) -> None:
+    """Leave a mount that is in use: first fetch and commit what the kernel still holds."""
+    with contextlib.suppress(OSError):
+        await trio.to_thread.run_sync(_sync_mount, mountpoint)
+        await committer.sync()
+    with contextlib.suppress(MountError):
+        await trio.to_thread.run_sync(lambda: device.unmount(mountpoint, lazy=True))
+
+
+def _sync_mount(mountpoint: Path) -> None:
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
