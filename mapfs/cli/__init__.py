@@ -1,0 +1,88 @@
+"""The `mapfs` command: one module for each verb, imported when it is used."""
+
+import importlib
+import os
+import sys
+from typing import Final
+
+import click
+
+from mapfs import __version__
+from mapfs.errors import MapfsError
+
+_VERBS: Final = ("mkfs", "mount", "umount", "stat", "df", "fsck")
+_INTERRUPTED: Final = 130
+
+
+class _Verbs(click.Group):
+    """A group that imports a verb's module when the verb is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _VERBS:
+            return None
+        command = importlib.import_module(f"mapfs.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="mapfs")
+def mapfs() -> None:
+    """A filesystem in one memory-mapped store file, with its page slack counted.
+
+    \b
+    mapfs mkfs data.mapfs --size 10G      make a store
+    mapfs mount data.mapfs mnt            mount it
+    getfattr -n user.mapfs.file.slack F   what mapping costs file F
+    mapfs umount mnt                      safe on disk when it returns
+    """
+
+
+def main() -> None:
+    """The entry point: errors become one line on standard error and an exit code."""
+    if _is_mount_helper_call(sys.argv[1:]):
+        from mapfs.cli.mount_helper import main as mount_helper
+
+        mount_helper()
+        return
+    sys.exit(run(mapfs, sys.argv[1:]))
+
+
+def run(command: click.Command, arguments: list[str]) -> int:
+    """Run a command; returns its exit code. Prints errors as one line."""
+    try:
+        result = command.main(arguments, prog_name=_name_of(command), standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _INTERRUPTED
+    except MapfsError as error:
+        return _fail(str(error), error.exit_code)
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; what is left in the buffer cannot go anywhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'error'}: {error.strerror}", 1)
+    return result if isinstance(result, int) else 0
+
+
+def _name_of(command: click.Command) -> str:
+    return command.name or "mapfs"
+
+
+def _fail(message: str, exit_code: int) -> int:
+    click.echo(f"mapfs: {message}", err=True)
+    return exit_code
+
+
+def _is_mount_helper_call(arguments: list[str]) -> bool:
+    """Whether mount.fuse3(8) runs us for `mount -t fuse.mapfs`: `mapfs STORE MNT [-o …]`."""
+    two_paths = len(arguments) >= 2 and not any(word.startswith("-") for word in arguments[:2])
+    return two_paths and arguments[0] not in _VERBS

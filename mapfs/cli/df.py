@@ -1,0 +1,103 @@
+"""mapfs df: where the bytes of stores go."""
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+
+import click
+
+from mapfs.errors import MapfsError
+
+_ROWS = {
+    "stored": "stored_bytes",
+    "slack: tails": "slack_tail_bytes",
+    "slack: preallocated": "slack_prealloc_bytes",
+    "metadata": "metadata_bytes",
+    "free": "free_bytes",
+    "store": "store_bytes",
+    "may grow to": "limit_bytes",
+    "catalog (beside it)": "catalog_bytes",
+}
+
+
+@click.command("df")
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[MNT|STORE]...")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a store.")
+def command(*, paths: tuple[Path, ...], as_json: bool) -> None:
+    """Print stored bytes, slack by cause, metadata and free space, mounted or not.
+
+    Without a path: every mapfs that is mounted.
+
+    \b
+    mapfs df mnt
+    mapfs df data.mapfs --json
+    """
+    from mapfs.cli.mounts import mapfs_mounts
+
+    chosen = paths or tuple(mount.mountpoint for mount in mapfs_mounts())
+    described = [{"path": os.fspath(path), **usage(path)} for path in chosen]
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+        return
+    for each in described:
+        _print_table(each)
+
+
+def usage(path: Path) -> dict[str, int]:
+    """The `user.mapfs.fs` values of a mount, or of a store, mounted or not."""
+    from mapfs.cli.mounts import mount_of_store
+
+    mount = mount_of_store(path)
+    live = _live_usage(mount.mountpoint if mount else path)
+    return live if live is not None else _usage_at_rest(path)
+
+
+def _live_usage(mountpoint: Path) -> dict[str, int] | None:
+    try:
+        value = os.getxattr(mountpoint, "user.mapfs.fs.json")
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return None
+        raise
+    values: dict[str, int] = json.loads(value)
+    return values
+
+
+def _usage_at_rest(store: Path) -> dict[str, int]:
+    from mapfs.filesystem.filesystem import Filesystem
+    from mapfs.format.records import ROOT_INODE
+    from mapfs.store.opening import open_store
+
+    if not store.is_dir():
+        raise MapfsError(f"{store}: neither a mapfs mount nor a store")
+    with contextlib.closing(Filesystem(open_store(store, read_only=True))) as filesystem:
+        values: dict[str, int] = json.loads(filesystem.getxattr(ROOT_INODE, b"user.mapfs.fs.json"))
+        return values
+
+
+def _print_table(described: dict[str, object]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from mapfs.sizes import format_size
+
+    click.echo(described["path"])
+    table = Table(box=None)
+    table.add_column("")
+    table.add_column("size", justify="right")
+    table.add_column("bytes", justify="right")
+    table.add_column("of store", justify="right")
+    store_bytes = int(str(described["store_bytes"]))
+    for label, key in _ROWS.items():
+        value = int(str(described[key]))
+        share = f"{100 * value / store_bytes:.1f} %" if key in _PARTS else ""
+        table.add_row(label, format_size(value), str(value), share)
+    Console().print(table)
+
+
+# What adds up to the size of the store.
+_PARTS = frozenset(
+    {"stored_bytes", "slack_tail_bytes", "slack_prealloc_bytes", "metadata_bytes", "free_bytes"}
+)

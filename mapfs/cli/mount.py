@@ -1,0 +1,241 @@
+"""mapfs mount: mount a store and serve it in the background."""
+
+import contextlib
+import logging
+import logging.handlers
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mapfs.cli.parameters import SIZE
+from mapfs.errors import MapfsError, MountError, UsageError
+
+if TYPE_CHECKING:
+    from mapfs.fuse.options import MountOptions
+
+_READY: Final = b"ready"
+_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
+_JOURNAL_FORMAT: Final = "mapfs[%(process)d]: %(levelname)s %(message)s"
+_MESSAGE_BYTES: Final = 4096
+
+
+@click.command("mount")
+@click.argument("paths", nargs=-1, required=True, metavar="[STORE] MNT")
+@click.option("-o", "options", default="", metavar="OPTIONS", help="The usual comma list.")
+@click.option("--ephemeral", type=SIZE, help="Instead of STORE: in memory, up to this size.")
+@click.option("--read-only", is_flag=True, help="Never write a byte. (-o ro)")
+@click.option("--allow-other", is_flag=True, help="Let other users in. (-o allow_other)")
+@click.option("--acl/--no-acl", default=None, help="POSIX ACLs (default: on). (-o acl, noacl)")
+@click.option(
+    "--cache",
+    type=click.Choice(["writeback", "writethrough"]),
+    help="Gather writes in the kernel, or pass each on at once. (-o cache=…)",
+)
+@click.option("--commit", metavar="SECONDS", help="Between commits (default: 5). (-o commit=…)")
+@click.option(
+    "--address-space", metavar="SIZE", help="The most to map at a time. (-o address_space=…)"
+)
+@click.option(
+    "--xattrs",
+    type=click.Choice(["hidden", "rootonly", "always"]),
+    help="Where user.mapfs.* is listed (default: nowhere). (-o xattrs=…)",
+)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground, log to standard error.")
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path),
+    help="Log to this file (default: the journal, or a file under ~/.local/state).",
+)
+def command(
+    *,
+    paths: tuple[str, ...],
+    options: str,
+    ephemeral: int | None,
+    foreground: bool,
+    log: Path | None,
+    **switches: str | bool | None,
+) -> None:
+    """Mount the store STORE on the directory MNT.
+
+    Returns when the mount is ready. Unmount with `mapfs umount MNT`.
+
+    \b
+    mapfs mount data.mapfs mnt
+    mapfs mount data.mapfs mnt --read-only -o noatime
+    mapfs mount --ephemeral 1G mnt
+    """
+    words = ",".join(filter(None, [options, *_as_options(switches)]))
+    if len(paths) != (1 if ephemeral else 2):
+        raise UsageError(
+            "--ephemeral takes a mount point only"
+            if ephemeral
+            else "give a store and a mount point"
+        )
+    store = None if ephemeral else Path(paths[0])
+    mount_store(store, Path(paths[-1]), words, ephemeral=ephemeral, foreground=foreground, log=log)
+
+
+def _as_options(switches: dict[str, str | bool | None]) -> Iterator[str]:
+    """The switches as the `-o` options they stand for."""
+    flags = {"read_only": "ro", "allow_other": "allow_other"}
+    for name, value in switches.items():
+        if name == "acl" and value is not None:
+            yield "acl" if value else "noacl"
+        elif name in flags and value:
+            yield flags[name]
+        elif isinstance(value, str):
+            yield f"{name}={value}"
+
+
+def mount_store(
+    store: Path | None,
+    mountpoint: Path,
+    words: str,
+    *,
+    ephemeral: int | None = None,
+    foreground: bool = False,
+    log: Path | None = None,
+) -> None:
+    """Mount and, unless in the foreground, return once another process serves the mount.
+
+    Raises whatever kept the mount from being ready. Without a store `ephemeral` is the size, in
+    bytes, of one in memory.
+    """
+    from mapfs.fuse.device import check_mountpoint, default_flags
+    from mapfs.fuse.options import MountOptions
+
+    options = MountOptions(flags=default_flags()).with_text(words)
+    store, mountpoint = store and store.absolute(), mountpoint.absolute()
+    check_mountpoint(mountpoint)
+    if foreground:
+        logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
+        _serve(store, ephemeral, mountpoint, options, lambda: None)
+        return
+    inherited = _open_descriptors()
+    handler = _log_handler(log)
+
+    def daemon(on_ready: Callable[[], None]) -> None:
+        _close_all(inherited)
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
+        _serve(store, ephemeral, mountpoint, options, on_ready)
+
+    _in_background(daemon)
+
+
+def _serve(
+    store: Path | None,
+    ephemeral: int | None,
+    mountpoint: Path,
+    options: "MountOptions",
+    on_ready: Callable[[], None],
+) -> None:
+    """Open the store, which must not cross a fork, and serve it."""
+    from mapfs.filesystem.filesystem import Filesystem
+    from mapfs.fuse.session import serve
+    from mapfs.store.mkfs import machine_page_size
+    from mapfs.store.opening import ephemeral_store, open_store
+
+    if store is None:
+        opened = ephemeral_store(
+            ephemeral or 0, machine_page_size(), address_space=options.address_space
+        )
+    else:
+        opened = open_store(store, read_only=options.read_only, address_space=options.address_space)
+    filesystem = Filesystem(opened, listing=options.listing, access_times=options.access_times)
+    if opened.lost_data:
+        logging.getLogger(__name__).error(
+            "%s: its disk reported an I/O error: files written last may have lost data", store
+        )
+    with contextlib.closing(filesystem):
+        serve(filesystem, str(store or "mapfs-ephemeral"), mountpoint, options, on_ready)
+
+
+def _in_background(daemon: Callable[[Callable[[], None]], None]) -> None:
+    """Run `daemon` in a process of its own session; return when it calls back, or raise for it."""
+    reader, writer = os.pipe()
+    if os.fork():
+        os.close(writer)
+        with os.fdopen(reader, "rb") as pipe:
+            message = pipe.read(_MESSAGE_BYTES)
+        if message != _READY:
+            code, _, text = message.decode(errors="replace").partition(" ")
+            _raise_for_daemon(code, text)
+        return
+    os.close(reader)
+    os.setsid()
+    os._exit(_run_daemon(daemon, writer))
+
+
+def _raise_for_daemon(code: str, text: str) -> None:
+    failure = type("DaemonError", (MountError,), {"exit_code": int(code or 1)})
+    raise failure(text or "the daemon ended before the mount was ready")
+
+
+def _run_daemon(daemon: Callable[[Callable[[], None]], None], writer: int) -> int:
+    """The daemon's exit code; what went wrong goes to the pipe until ready, then to the log."""
+    ready = False
+
+    def on_ready() -> None:
+        nonlocal ready
+        ready = True
+        _detach_from_terminal()
+        os.write(writer, _READY)
+        os.close(writer)
+
+    try:
+        daemon(on_ready)
+    except BaseException as error:
+        known = isinstance(error, MapfsError | OSError)
+        exit_code = error.exit_code if isinstance(error, MapfsError) else 1
+        if ready:
+            logging.getLogger(__name__).log(logging.ERROR, "%s", error, exc_info=not known)
+        else:
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            os.write(writer, f"{exit_code} {text}".encode()[:_MESSAGE_BYTES])
+        return exit_code
+    return 0
+
+
+def _open_descriptors() -> list[int]:
+    """What this process has open now, but not what it opens to find that out."""
+    descriptors = []
+    for entry in list(Path("/proc/self/fd").iterdir()):
+        with contextlib.suppress(OSError):
+            os.fstat(int(entry.name))
+            descriptors.append(int(entry.name))
+    return descriptors
+
+
+def _close_all(descriptors: list[int]) -> None:
+    """Close what the caller had open: whoever reads from the other end must not wait for us."""
+    for fd in descriptors:
+        if fd > 2:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _detach_from_terminal() -> None:
+    os.chdir("/")
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.close(null)
+
+
+def _log_handler(path: Path | None) -> logging.Handler:
+    """Where the daemon logs: the file asked for, the journal, or a file in the user's state."""
+    handler: logging.Handler
+    if path is None and Path("/dev/log").exists():
+        handler = logging.handlers.SysLogHandler("/dev/log")
+        handler.setFormatter(logging.Formatter(_JOURNAL_FORMAT))
+        return handler
+    if path is None:
+        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+        path = Path(state) / "mapfs" / "mapfs.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path.absolute())
+    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
+    return handler

@@ -1,0 +1,46 @@
+"""The mounts that the kernel knows, from proc_pid_mountinfo(5)."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+_ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
+
+
+class Mount(NamedTuple):
+    """One mounted mapfs: the store's path, or what stands for one, and where it is mounted."""
+
+    source: Path
+    mountpoint: Path
+
+
+def mapfs_mounts() -> Iterator[Mount]:
+    """Every mapfs mount that this process can see, the latest last."""
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        kind, source, *_ = after.split(b" ")
+        if kind == b"fuse.mapfs":
+            yield Mount(_path(source), _path(before.split(b" ")[4]))
+
+
+def _path(field: bytes) -> Path:
+    plain = _ESCAPE.sub(lambda match: bytes([int(match.group(1), 8)]), field)
+    return Path(os.fsdecode(plain))
+
+
+def mount_at(mountpoint: Path) -> Mount | None:
+    """The mapfs mounted exactly on `mountpoint`, if any."""
+    # A mount whose daemon is gone cannot be resolved, its parent can.
+    paths = {mountpoint.absolute().parent.resolve() / mountpoint.absolute().name}
+    with contextlib.suppress(OSError):
+        paths.add(mountpoint.resolve())
+    found = [mount for mount in mapfs_mounts() if mount.mountpoint in paths]
+    return found[-1] if found else None
+
+
+def mount_of_store(store: Path) -> Mount | None:
+    """The mount of the store at `store`, if it is mounted."""
+    return next((mount for mount in mapfs_mounts() if mount.source == store.absolute()), None)

@@ -1,0 +1,105 @@
+"""mapfs stat: what stat(2) and the virtual attributes say of files and directories."""
+
+import errno
+import json
+import os
+import stat
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mapfs.errors import MapfsError
+
+
+@click.command("stat")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a path.")
+def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
+    """Print what stat and the mapfs attributes say of each PATH on a mount.
+
+    \b
+    mapfs stat mnt/data.db
+    mapfs stat --json mnt mnt/lib | jq .[].dir.rslack
+    """
+    described, failed = [], False
+    for path in paths:
+        try:
+            described.append(describe(path))
+        except (OSError, MapfsError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            click.echo(f"mapfs: {path}: {reason}", err=True)
+            failed = True
+    if as_json:
+        click.echo(json.dumps(described, indent=2))
+    elif described:
+        click.echo("\n\n".join(_as_text(each) for each in described))
+    return int(failed)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """stat(2) of `path`, and under `file`, `dir` and `fs` what mapfs counts.
+
+    Raises `OSError`, and `MapfsError` if the path is not on a mapfs.
+    """
+    found = path.lstat()
+    described: dict[str, Any] = {
+        "path": os.fspath(path),
+        "type": _type_name(found.st_mode),
+        "mode": f"{stat.S_IMODE(found.st_mode):04o}",
+        "uid": found.st_uid,
+        "gid": found.st_gid,
+        "inode": found.st_ino,
+        "links": found.st_nlink,
+        "size": found.st_size,
+        "blocks": found.st_blocks,
+        "atime": _time(found.st_atime_ns),
+        "mtime": _time(found.st_mtime_ns),
+        "ctime": _time(found.st_ctime_ns),
+    }
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        groups = {group: _attributes(path, group) for group in ("file", "dir", "fs")}
+        if groups["file"] is None and groups["dir"] is None:
+            raise MapfsError("not on a mapfs")
+        described |= {group: values for group, values in groups.items() if values is not None}
+    return described
+
+
+def _attributes(path: Path, group: str) -> dict[str, int] | None:
+    try:
+        value = os.getxattr(path, f"user.mapfs.{group}.json", follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return None
+        raise
+    loaded: dict[str, int] = json.loads(value)
+    return loaded
+
+
+def _type_name(mode: int) -> str:
+    kinds = {
+        stat.S_IFREG: "file",
+        stat.S_IFDIR: "directory",
+        stat.S_IFLNK: "symlink",
+        stat.S_IFIFO: "fifo",
+        stat.S_IFSOCK: "socket",
+        stat.S_IFCHR: "character device",
+        stat.S_IFBLK: "block device",
+    }
+    return kinds[stat.S_IFMT(mode)]
+
+
+def _time(nanoseconds: int) -> str:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def _as_text(described: dict[str, Any]) -> str:
+    lines = [str(described["path"])]
+    for key, value in described.items():
+        if isinstance(value, dict):
+            lines += [f"  {key}.{name:<16} {number}" for name, number in value.items()]
+        elif key != "path":
+            lines.append(f"  {key:<20} {value}")
+    return "\n".join(lines)

@@ -1,0 +1,52 @@
+"""mapfs umount: unmount and wait until everything is safe on disk."""
+
+import contextlib
+from pathlib import Path
+
+import click
+
+from mapfs.errors import MapfsError, MountError, StoreInUseError
+
+
+@click.command("umount")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+def command(*, mountpoint: Path) -> None:
+    """Unmount MOUNTPOINT; when it returns, all data is safe on disk.
+
+    \b
+    mapfs umount mnt
+    """
+    from mapfs.cli.mounts import mount_at
+    from mapfs.fuse.device import unmount
+    from mapfs.store.bundle import Bundle
+
+    mount = mount_at(mountpoint)
+    if mount is None:
+        raise MountError(f"{mountpoint}: no mapfs is mounted there")
+    unmount(mount.mountpoint)
+    bundle = Bundle(mount.source)
+    if bundle.is_complete:
+        bundle.wait_for_lock()
+        _commit_log(mount.source)
+
+
+def _commit_log(store: Path) -> None:
+    """Commit what the daemon could not: it was killed, or there was no space for its last commit.
+
+    The log holds what it had answered. Raises what keeps this from being written now.
+    """
+    from mapfs.filesystem.filesystem import Filesystem
+    from mapfs.store.opening import open_store
+
+    try:
+        with contextlib.closing(open_store(store, read_only=True)) as opened:
+            is_committed, lost_data = not opened.replayed.is_needed, opened.lost_data
+        if not is_committed:
+            Filesystem(open_store(store)).close()
+    except StoreInUseError:
+        return  # Mounted again already: whoever did that has read the log.
+    if not is_committed and lost_data:
+        raise MapfsError(
+            f"{store}: its disk reported an I/O error: files written since the last commit"
+            " may have lost data"
+        )
