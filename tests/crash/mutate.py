@@ -1,0 +1,247 @@
+"""Break mapfs on purpose, in a copy, and see which tests notice: `python -m tests.crash.mutate`.
+
+Each mutation takes away one thing that keeps a promise of `docs/durability.md`. A mutation that no
+test notices makes the exit code 1; one whose text is not there any more ends the run.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_REPOSITORY = Path(__file__).parents[2]
+_WITHOUT_SHRINKING = """
+from hypothesis import Phase, settings
+settings.register_profile("mutant", settings(), phases=[Phase.generate], database=None)
+settings.load_profile("mutant")
+"""
+_FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """In a module, a piece of text that must be there once, and what takes its place."""
+
+    name: str
+    module: str
+    old: str
+    new: str
+
+
+MUTATIONS = (
+    Mutation(
+        "the catalog commits before the data are synced",
+        "store/transaction.py",
+        """        self._backing.sync()
+        if any(self.generation.tables):
+            self._catalog.apply(self.generation.tables)
+""",
+        """        if any(self.generation.tables):
+            self._catalog.apply(self.generation.tables)
+        self._backing.sync()
+""",
+    ),
+    Mutation(
+        "data are not synced",
+        "store/transaction.py",
+        "        self._backing.sync()\n        if any",
+        "        if any",
+    ),
+    Mutation(
+        "the catalog is not synced",
+        "store/catalog.py",
+        "                subdir=False,\n",
+        "                subdir=False,\n                sync=False,\n",
+    ),
+    Mutation(
+        "pages are not zeroed before use, nor punched",
+        "store/mapped_file.py",
+        "                return self._ways[0](offset, length)",
+        "                return None",
+    ),
+    Mutation(
+        "pages are punched before the catalog commits",
+        "store/transaction.py",
+        "        self._backing.sync()\n        if any",
+        """        for extent in self.generation.freed:
+            self._backing.punch(extent.start * self._page_size, extent.count * self._page_size)
+        self._backing.sync()
+        if any""",
+    ),
+    Mutation(
+        "freed pages are given away at once",
+        "store/allocator.py",
+        "        self._transaction.freed(extent)\n        self.pending_pages += extent.count\n\n"
+        "    def _record",
+        "        self.release([extent])\n        self.pending_pages += extent.count\n\n"
+        "    def _record",
+    ),
+    Mutation(
+        "freed pages are given away when a commit fails",
+        "store/store.py",
+        "        self.transaction.abort()\n",
+        "        freed = list(self.transaction._committing.freed)\n"
+        "        self.transaction.abort()\n        self.allocator.release(freed)\n",
+    ),
+    Mutation(
+        "what a failed commit held is forgotten",
+        "store/transaction.py",
+        "        self._running, self._committing = self._committing, None\n",
+        "        self._committing = None\n",
+    ),
+    Mutation(
+        "the log of another boot is replayed",
+        "format/frames.py",
+        "if not whole or (magic, boot, store) != (LOG_MAGIC, boot_id, uuid):",
+        "if not whole or (magic, store) != (LOG_MAGIC, uuid):",
+    ),
+    Mutation(
+        "the log is not replayed",
+        "store/log.py",
+        "        for generation in (durable + 1, durable + 2):",
+        "        for generation in ():",
+    ),
+    Mutation(
+        "only one half of the log is replayed",
+        "store/log.py",
+        "        for generation in (durable + 1, durable + 2):",
+        "        for generation in (durable + 1,):",
+    ),
+    Mutation(
+        "frames are not checked against their checksums",
+        "format/frames.py",
+        "        if checksum != xxh3_64_intdigest(header + body):\n            return\n",
+        "",
+    ),
+    Mutation(
+        "frames of an earlier use are replayed",
+        "format/frames.py",
+        "        if found != generation or start + length > len(half):",
+        "        generation, header = found, header\n        if start + length > len(half):",
+    ),
+    Mutation(
+        "COUNTED records are not written",
+        "filesystem/inode.py",
+        "            note(Kind.COUNTED, id_key(number), self._before[number].pack())\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "COUNTED records are skipped at replay",
+        "store/replay.py",
+        "            self.counted[id_of(key)] = Counted.unpack(value)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "FOLDED records are skipped at replay",
+        "store/replay.py",
+        "            self.counted.clear()\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "RUN records are skipped at replay",
+        "store/replay.py",
+        "            self.runs[id_of(key)] = unpack_extent(value)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "STATE records are skipped at replay",
+        "store/replay.py",
+        "            self.state = State.unpack(value)\n",
+        "            pass\n",
+    ),
+    Mutation(
+        "a full log drops operations",
+        "filesystem/filesystem.py",
+        "        return self.store.log is not None and self.store.log.is_closed\n",
+        "        return False\n",
+    ),
+    Mutation(
+        "a half that is still needed is overwritten",
+        "store/log.py",
+        "        if self._half_generation(start) > durable:\n            return\n",
+        "",
+    ),
+    Mutation(
+        "what was replayed is not committed",
+        "filesystem/filesystem.py",
+        "        if self.store.replayed.is_needed:\n            self.commit()\n",
+        "",
+    ),
+    Mutation(
+        "an operation that raises is not logged",
+        "filesystem/filesystem.py",
+        """        try:
+            return method(self, *arguments, **options)
+        finally:
+            self.log_operation()
+""",
+        """        answer = method(self, *arguments, **options)
+        self.log_operation()
+        return answer
+""",
+    ),
+    Mutation(
+        "runs are not recorded as pending",
+        "store/allocator.py",
+        "            run.recorded = run.start\n",
+        "            self._transaction.delete(Table.PENDING, id_key(run.start))\n",
+    ),
+)
+
+
+def copy_of_repository(target: Path) -> None:
+    for name in ("mapfs", "tests"):
+        shutil.copytree(
+            _REPOSITORY / name, target / name, ignore=shutil.ignore_patterns("__pycache__")
+        )
+    shutil.copy(_REPOSITORY / "pyproject.toml", target)
+
+
+def caught_by(mutation: Mutation, directory: Path, tests: list[str]) -> list[str]:
+    """The tests that fail with the mutation."""
+    copy_of_repository(directory)
+    path = directory / "mapfs" / mutation.module
+    text = path.read_text()
+    if text.count(mutation.old) != 1:
+        sys.exit(f"{mutation.name}: the text to replace is in {mutation.module} not once")
+    path.write_text(text.replace(mutation.old, mutation.new))
+    with (directory / "tests/crash/conftest.py").open("a") as conftest:
+        conftest.write(_WITHOUT_SHRINKING)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *tests, "-q", "--tb=line", "--maxfail=8"],
+        cwd=directory,
+        env=os.environ | {"PYTHONPATH": str(directory)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode not in (0, 1):
+        sys.exit(done.stdout + done.stderr)
+    return sorted({name.rpartition("/")[2] for name in _FAILED.findall(done.stdout)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("words", nargs="*", help="try only mutations whose name holds one")
+    parser.add_argument("--tests", nargs="+", default=["tests/crash"], help="run these")
+    given = parser.parse_args()
+    survivors = 0
+    for mutation in MUTATIONS:
+        if given.words and not any(word in mutation.name for word in given.words):
+            continue
+        with tempfile.TemporaryDirectory(prefix="mapfs-mutant-") as name:
+            caught = caught_by(mutation, Path(name), given.tests)
+        survivors += not caught
+        said = "\n".join(f"    {test}" for test in caught) or "    NOT NOTICED"
+        sys.stdout.write(f"{mutation.name}\n{said}\n")
+        sys.stdout.flush()
+    sys.exit(survivors > 0)
+
+
+if __name__ == "__main__":
+    main()

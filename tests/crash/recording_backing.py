@@ -1,0 +1,63 @@
+"""A backing that journals what it changes."""
+
+from collections.abc import Iterable
+
+from mapfs.store.backing import Backing, Data
+from mapfs.store.syscalls import CacheStatistics
+from tests.crash.journal import STORE, Journal, Kind
+
+
+class RecordingBacking:
+    """Passes everything on to another backing but `sync`, which only the journal sees.
+
+    What `prepare` and `punch` did is read back, so that one that does nothing is recorded so.
+    """
+
+    def __init__(self, inner: Backing, journal: Journal) -> None:
+        self._inner = inner
+        self._journal = journal
+
+    def resize(self, size: int) -> None:
+        self._inner.resize(size)
+        self._journal.append(Kind.RESIZE, STORE, size)
+
+    def read(self, offset: int, length: int) -> Iterable[memoryview]:
+        return self._inner.read(offset, length)
+
+    def write(self, offset: int, data: Data) -> None:
+        self._inner.write(offset, data)
+        self._journal.append(Kind.WRITE, STORE, offset, data=bytes(data))
+
+    def prepare(self, offset: int, length: int) -> None:
+        self._inner.prepare(offset, length)
+        self._read_back(offset, length)
+
+    def punch(self, offset: int, length: int) -> None:
+        self._inner.punch(offset, length)
+        self._read_back(offset, length)
+
+    def _read_back(self, offset: int, length: int) -> None:
+        found = b"".join(self._inner.read(offset, length))
+        if any(found):
+            self._journal.append(Kind.WRITE, STORE, offset, data=found)
+        else:
+            self._journal.append(Kind.ZERO, STORE, offset, length)
+
+    def sync(self) -> None:
+        self._journal.append(Kind.SYNC, STORE)
+
+    @property
+    def is_failed(self) -> bool:
+        return False
+
+    def load(self, offset: int, length: int) -> None:
+        self._inner.load(offset, length)
+
+    def cached(self, offset: int, length: int) -> CacheStatistics:
+        return self._inner.cached(offset, length)
+
+    def host_free(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        self._inner.close()

@@ -1,0 +1,210 @@
+"""The power fails: store and catalog are cut together wherever they were synced, and between.
+
+The store's calls and those of LMDB go into one journal (`recording_backing`, `recorded_files`).
+From it the two files are made as a disk may hold them at any moment, and opened as they are. The
+intent log plays no part: after a power cut it is of another boot.
+"""
+
+import itertools
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mapfs.format.superblock import COPY_OFFSETS
+from mapfs.store.catalog import Catalog
+from mapfs.store.mapped_file import MappedFile
+from mapfs.store.mkfs import StoreOptions, first_records
+from mapfs.store.opening import open_store
+from mapfs.store.store import Store
+from tests.crash.conftest import Recorder
+from tests.crash.disk import Loss, RecordedFile
+from tests.crash.history import content_of, foreign_byte, tree_of
+from tests.crash.journal import STORE, Journal, Kind, read_journal
+from tests.crash.recording_backing import RecordingBacking
+from tests.crash.workload import CommittingFilesystem, History, Operation, Workload, operations
+from tests.unit.support import HEADER_PAGES, PAGE, assert_sound
+
+pytestmark = pytest.mark.mount
+
+# Small, so that pages are used again soon, and so that the store grows.
+_FIRST_PAGES = 48
+_MOST_PAGES = 160
+# Moments that are not at a sync and are tried all the same: one in so many, and losses for each.
+_ONE_MOMENT_IN = 12
+_LOSSES_AT_A_SYNC = 3
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A run: its calls from mkfs on, which end at `made`, and what it did."""
+
+    journal: Path
+    mkfs: int
+    made: int
+    catalog: int
+    history: History
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A moment at which the power fails, and the commits that were acknowledged and begun."""
+
+    position: int
+    store: RecordedFile
+    catalog: RecordedFile
+    acknowledged: int
+    begun: int
+    is_sync: bool
+
+
+def record(
+    recorder: Recorder, directory: Path, steps: list[Operation], *, unmount: bool
+) -> Recording:
+    """Run the operations on a new store whose calls are recorded."""
+    journal, number = recorder.journal, next(_numbers)
+    mkfs = journal.position
+    # LMDB's lock file lies beside this link, not among the recorded files.
+    link = directory / f"catalog-{number}"
+    link.symlink_to(recorder.directory / link.name)
+    fs = CommittingFilesystem(_recorded_store(journal, directory / f"store-{number}", link))
+    made = journal.position
+    workload = Workload(fs, lambda: journal.position)
+    freeze = fs.begun
+
+    def begun(commit: int) -> None:
+        freeze(commit)
+        journal.append(Kind.BEGUN, STORE, commit)
+
+    fs.begun = begun
+    fs.acknowledged = lambda commit: journal.append(Kind.ACKNOWLEDGED, STORE, commit)
+    for _ in workload.run(steps):
+        pass
+    workload.assert_contents()
+    catalog = link.stat().st_ino
+    if unmount:
+        fs.close()
+    else:
+        fs.store.close()
+    return Recording(journal.path, mkfs, made, catalog, workload.history)
+
+
+def _recorded_store(journal: Journal, path: Path, link: Path) -> Store:
+    superblock = StoreOptions((HEADER_PAGES + _MOST_PAGES) * PAGE, PAGE).superblock()
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    backing = RecordingBacking(MappedFile(fd, 0), journal)
+    backing.resize(_FIRST_PAGES * PAGE)
+    for offset in COPY_OFFSETS:
+        backing.write(offset, superblock.pack())
+    backing.sync()
+    catalog = Catalog(link)
+    catalog.apply(first_records(superblock, _FIRST_PAGES))
+    catalog.renew()
+    return Store(superblock, backing, catalog)
+
+
+def cuts(recording: Recording, random: Random) -> Iterator[Cut]:
+    """Every sync, the end, and some moments between."""
+    files = {STORE: RecordedFile(), recording.catalog: RecordedFile()}
+    store, catalog = files.values()
+    acknowledged = begun = 0
+    position = recording.mkfs
+    for each in read_journal(recording.journal, recording.mkfs):
+        is_sync = each.kind == Kind.SYNC
+        if position >= recording.made and (is_sync or random.randrange(_ONE_MOMENT_IN) == 0):
+            yield Cut(position, store, catalog, acknowledged, begun, is_sync)
+        position = each.end
+        if each.kind == Kind.BEGUN:
+            begun = each.offset
+        elif each.kind == Kind.ACKNOWLEDGED:
+            acknowledged = each.offset
+        elif each.file in files:
+            files[each.file].replay(each)
+    yield Cut(position, store, catalog, acknowledged, begun, is_sync=True)
+
+
+def losses(cut: Cut, random: Random) -> Iterator[tuple[Loss, Loss]]:
+    """What each of the two files loses."""
+    if cut.is_sync:
+        yield Loss.ALL, Loss.ALL
+        yield Loss.NONE, Loss.NONE
+        yield Loss.ALL, Loss.NONE
+    kinds = list(Loss)
+    for _ in range(_LOSSES_AT_A_SYNC if cut.is_sync else 1):
+        yield random.choice(kinds), random.choice(kinds)
+
+
+class Disk:
+    """A bundle that is written anew for every power cut."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(exist_ok=True)
+        (path / "lock").touch()
+
+    def hold(self, cut: Cut, lost: tuple[Loss, Loss], history: History, random: Random) -> None:
+        """Open what is left, without any repair, and compare it with what was promised."""
+        _rewrite(self.path / "store", cut.store.after_power_cut(lost[0], random))
+        _rewrite(self.path / "catalog", cut.catalog.after_power_cut(lost[1], random))
+        _rewrite(self.path / "log", b"")
+        fs = CommittingFilesystem(open_store(self.path))
+        try:
+            assert_as_promised(fs, cut, history)
+            assert_sound(fs)
+        finally:
+            fs.store.close()
+
+
+def _rewrite(path: Path, content: bytes | bytearray) -> None:
+    """Write a file anew, in place: ext4 flushes one that was cut to nothing when it is closed."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
+    finally:
+        os.close(fd)
+
+
+def assert_as_promised(fs: CommittingFilesystem, cut: Cut, history: History) -> None:
+    """The state is that of the last acknowledged commit, or of the one under way; all of it."""
+    commit = fs.store.state.commits
+    assert cut.acknowledged <= commit <= cut.begun, "an acknowledged commit is lost"
+    frozen = history.commits[commit]
+    tree = tree_of(fs)
+    assert tree == frozen.tree
+    for path, (number, *_) in tree.items():
+        assert isinstance(number, int)
+        if number in history.files:
+            versions = history.files[number].between(frozen.versions[number], cut.position)
+            found = content_of(fs, number)
+            foreign = foreign_byte(found, versions)
+            assert foreign is None, f"{path!r}: byte {foreign} of {len(found)} was never its own"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("power-cut")
+
+
+@settings(max_examples=15)
+@given(steps=operations(), unmount=st.booleans(), seed=st.integers(0, 1 << 32))
+def test_a_power_cut_leaves_a_committed_state(
+    recorder: Recorder,
+    directory: Path,
+    steps: list[Operation],
+    unmount: bool,  # noqa: FBT001
+    seed: int,
+) -> None:
+    recording = record(recorder, directory, steps, unmount=unmount)
+    disk = Disk(directory / "cut.mapfs")
+    random = Random(seed)
+    for cut in cuts(recording, random):
+        for lost in losses(cut, random):
+            disk.hold(cut, lost, recording.history, random)

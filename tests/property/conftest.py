@@ -1,0 +1,5 @@
+"""Settings of the property tests."""
+
+from tests.property import profiles
+
+profiles.load()

@@ -1,0 +1,362 @@
+"""Commits: what is durable when, and what a daemon that dies or a power cut leaves."""
+
+import errno
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mapfs.errors import NotFoundError
+from mapfs.filesystem import filesystem as filesystem_module
+from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.store.mapped_file import MappedFile
+from tests.unit.support import (
+    PAGE,
+    ROOT,
+    assert_sound,
+    content,
+    make,
+    names,
+    new_bundle,
+    open_fs,
+    value,
+)
+
+Left = Callable[[], Filesystem]
+
+
+@pytest.fixture
+def fs(bundle: Path) -> Filesystem:
+    """A filesystem on a bundle; close it, or let it die, yourself."""
+    return open_fs(bundle)
+
+
+@pytest.fixture
+def power_cut(bundle: Path, tmp_path: Path) -> Left:
+    """Opens what a power cut would leave now: everything but the log."""
+
+    def cut() -> Filesystem:
+        left = tmp_path / f"left{len(list(tmp_path.iterdir()))}.mapfs"
+        left.mkdir()
+        for name in ("store", "catalog", "lock"):
+            shutil.copy(bundle / name, left / name)
+        opened = open_fs(left)
+        assert_sound(opened)
+        return opened
+
+    return cut
+
+
+def answer(fs: Filesystem) -> None:
+    """What a transport does before it answers."""
+    while fs.must_commit:
+        fs.commit()
+
+
+def settle(fs: Filesystem) -> None:
+    """Commit until there is nothing more to write."""
+    while fs.is_dirty:
+        fs.commit()
+
+
+def die(fs: Filesystem, bundle: Path) -> Filesystem:
+    """Let the filesystem go without a word and open the store again."""
+    fs.store.close()
+    opened = open_fs(bundle)
+    assert_sound(opened)
+    return opened
+
+
+def test_only_what_is_committed_survives_a_power_cut(fs: Filesystem, power_cut: Left) -> None:
+    make(fs, b"kept", b"data")
+    fs.commit()
+    make(fs, b"lost", b"data")
+    left = power_cut()
+    assert names(left) == [b"kept"]
+    assert content(left, left.lookup(ROOT, b"kept").number) == b"data"
+    left.close()
+    fs.close()
+
+
+def test_everything_survives_a_daemon_that_dies(fs: Filesystem, bundle: Path) -> None:
+    make(fs, b"one", b"data" * 2000)
+    fs.commit()
+    number = make(fs, b"two", b"more" * 2000)
+    fs.write(fs.lookup(ROOT, b"one").number, 3, b"!")
+    fs.setxattr(number, b"user.a", b"1")
+    fs = die(fs, bundle)
+    assert names(fs) == [b"one", b"two"]
+    assert content(fs, number) == b"more" * 2000
+    assert content(fs, fs.lookup(ROOT, b"one").number, 0, 5) == b"dat!d"
+    assert fs.getxattr(number, b"user.a") == b"1"
+    fs.close()
+
+
+def test_a_daemon_may_die_in_a_commit(fs: Filesystem, bundle: Path) -> None:
+    make(fs, b"one", b"1")
+    fs.begin_commit()
+    make(fs, b"two", b"2")
+    fs = die(fs, bundle)
+    assert names(fs) == [b"one", b"two"]
+    commit = fs.begin_commit()
+    make(fs, b"three", b"3")
+    commit.write()
+    make(fs, b"four", b"4")
+    fs = die(fs, bundle)
+    assert names(fs) == [b"one", b"two", b"three", b"four"]
+    fs.close()
+
+
+def test_a_daemon_may_die_again_and_again(fs: Filesystem, bundle: Path) -> None:
+    for number in range(5):
+        make(fs, b"%d" % number, b"x" * 5000)
+        fs = die(fs, bundle)
+    assert len(names(fs)) == 5
+    assert value(fs, ROOT, b"dir.rslack") == 5 * 3192
+    fs.close()
+
+
+def test_a_power_cut_after_a_death_is_no_worse(
+    fs: Filesystem, bundle: Path, power_cut: Left
+) -> None:
+    make(fs, b"one", b"1")
+    fs = die(fs, bundle)  # opening commits what the log held
+    left = power_cut()
+    assert names(left) == [b"one"]
+    left.close()
+    fs.close()
+
+
+def test_a_log_of_another_boot_is_not_replayed(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(fs, b"kept", b"1")
+    fs.commit()
+    make(fs, b"lost", b"2")
+    fs.store.close()
+    monkeypatch.setattr("mapfs.store.log._boot_id", lambda: bytes(16))
+    fs = open_fs(bundle)
+    assert names(fs) == [b"kept"]
+    assert_sound(fs)
+    fs.close()
+
+
+def test_a_full_log_asks_for_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mapfs.store.log.HALF_BYTES", 8192)
+    monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 16384)
+    bundle = new_bundle(tmp_path / "t.mapfs")
+    fs = open_fs(bundle)
+    made = 0
+    for _ in range(3):
+        while not fs.must_commit:
+            make(fs, b"%d" % made)
+            made += 1
+        fs.commit()
+        assert not fs.must_commit
+    make(fs, b"last")
+    fs = die(fs, bundle)
+    assert len(names(fs)) == made + 1
+    fs.close()
+
+
+def test_a_log_that_fills_up_during_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapfs.store.log.HALF_BYTES", 8192)
+    monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 16384)
+    bundle = new_bundle(tmp_path / "t.mapfs")
+    fs = open_fs(bundle)
+    commit = fs.begin_commit()
+    made = 0
+    while not fs.must_commit:
+        make(fs, b"%d" % made)
+        made += 1
+    commit.write()
+    fs.end_commit(succeeded=True)
+    answer(fs)
+    make(fs, b"last")
+    fs = die(fs, bundle)
+    assert len(names(fs)) == made + 1
+    fs.close()
+
+
+def test_much_change_wants_a_commit(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filesystem_module, "_MOST_CHANGES", 50)
+    wanted = [fs.wants_commit]
+    for number in range(20):
+        make(fs, b"%d" % number)
+    wanted.append(fs.wants_commit)
+    fs.commit()
+    wanted.append(fs.wants_commit)
+    assert wanted == [False, True, False]
+    fs.close()
+
+
+def test_operations_go_on_during_a_commit(fs: Filesystem, power_cut: Left) -> None:
+    number = make(fs, b"one", b"1")
+    commit = fs.begin_commit()
+    dirty = [fs.is_dirty]
+    make(fs, b"two", b"2")
+    fs.unlink(ROOT, b"one")
+    worker = threading.Thread(target=commit.write)
+    worker.start()
+    assert names(fs) == [b"two"]
+    assert fs.inode(number).nlink == 0
+    worker.join()
+    fs.end_commit(succeeded=True)
+    dirty.append(fs.is_dirty)
+    assert dirty == [False, True]
+    assert names(fs) == [b"two"]
+    left = power_cut()
+    assert names(left) == [b"one"]
+    left.close()
+    fs.close()
+
+
+def test_a_failed_commit_is_tried_again(
+    fs: Filesystem, power_cut: Left, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(fs, b"one", b"1")
+
+    def fail(_changes: object) -> None:
+        raise OSError(errno.ENOSPC, "host full")
+
+    monkeypatch.setattr(fs.store.catalog, "apply", fail)
+    with pytest.raises(OSError, match="host full"):
+        fs.commit()
+    monkeypatch.undo()
+    assert fs.is_dirty
+    assert names(fs) == [b"one"]
+    make(fs, b"two", b"2")
+    answer(fs)
+    fs.commit()
+    left = power_cut()
+    assert names(left) == [b"one", b"two"]
+    left.close()
+    fs.close()
+
+
+def test_a_daemon_may_die_after_a_failed_commit(fs: Filesystem, bundle: Path) -> None:
+    make(fs, b"one", b"1")
+    fs.begin_commit()
+    fs.end_commit(succeeded=False)
+    make(fs, b"two", b"2")
+    answer(fs)
+    fs = die(fs, bundle)
+    assert names(fs) == [b"one", b"two"]
+    fs.close()
+
+
+def test_data_that_cannot_be_synced_is_never_said_to_be_durable(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(fs, b"one", b"1")
+
+    def fail(_fd: int) -> None:
+        raise OSError(errno.EIO, "broken disk")
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="broken disk"):
+        fs.commit()
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="broken disk"):
+        fs.commit()
+    fs.store.close()
+
+
+def test_what_is_dirty(fs: Filesystem) -> None:
+    number = make(fs, b"f", b"data")
+    for change in (
+        lambda: fs.write(number, 0, b"DATA"),
+        lambda: fs.setattr(number, Changes(mode=0o600)),
+        lambda: fs.setxattr(number, b"user.a", b"1"),
+        lambda: fs.rename(ROOT, b"f", ROOT, b"g"),
+    ):
+        settle(fs)
+        change()
+        assert fs.is_dirty
+    fs.close()
+
+
+def test_closing_commits(fs: Filesystem, bundle: Path) -> None:
+    number = make(fs, b"f", b"x" * 5000)
+    fs.close()
+    fs = open_fs(bundle)
+    assert content(fs, number) == b"x" * 5000
+    assert not fs.store.replayed.is_needed
+    assert fs.store.allocator.pending_pages == 0
+    fs.close()
+
+
+def test_closing_twice_changes_nothing(bundle: Path) -> None:
+    open_fs(bundle).close()
+    before = (bundle / "store").read_bytes()
+    open_fs(bundle).close()
+    assert (bundle / "store").read_bytes() == before
+
+
+def test_a_store_is_let_go_of_even_if_the_last_commit_fails(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(fs, b"f", b"data")
+    monkeypatch.setattr(MappedFile, "sync", lambda _: (_ for _ in ()).throw(OSError(5, "broken")))
+    with pytest.raises(OSError, match="broken"):
+        fs.close()
+    monkeypatch.undo()
+    fs = open_fs(bundle)
+    assert names(fs) == [b"f"]
+    fs.close()
+
+
+def test_freed_space_goes_back_to_the_host(fs: Filesystem, bundle: Path) -> None:
+    number = make(fs, b"f", b"x" * 512 * PAGE)
+    fs.commit(closing=True)
+    used = (bundle / "store").stat().st_blocks
+    fs.unlink(ROOT, b"f")
+    fs.forget(number)
+    fs.commit(closing=True)
+    assert (bundle / "store").stat().st_blocks <= used - 512 * 8
+    fs.close()
+
+
+# Bytes behind the end of a file that a crash took back
+
+
+@pytest.mark.parametrize("grow", ["truncate", "write"])
+def test_bytes_behind_the_end_are_not_seen_after_a_power_cut(
+    fs: Filesystem, power_cut: Left, grow: str
+) -> None:
+    number = make(fs, b"f", b"abc")
+    fs.fallocate(number, 1, 0, 4 * PAGE)
+    fs.commit()
+    fs.write(number, 3, b"SECRET" * 2000)
+    left = power_cut()
+    assert content(left, number) == b"abc"
+    if grow == "truncate":
+        left.setattr(number, Changes(size=4 * PAGE))
+    else:
+        left.write(number, 4 * PAGE - 1, b"\0")
+    assert content(left, number) == b"abc" + bytes(4 * PAGE - 3)
+    assert_sound(left)
+    left.close()
+    fs.close()
+
+
+def test_pages_freed_after_the_last_commit_keep_their_bytes(
+    fs: Filesystem, power_cut: Left
+) -> None:
+    number = make(fs, b"f", b"x" * 64 * PAGE)
+    fs.commit()
+    fs.unlink(ROOT, b"f")
+    fs.forget(number)
+    other = make(fs, b"g")
+    fs.write(other, 0, b"y" * 900 * PAGE)
+    left = power_cut()
+    assert content(left, number) == b"x" * 64 * PAGE
+    with pytest.raises(NotFoundError):
+        left.inode(other)
+    left.close()
+    fs.close()

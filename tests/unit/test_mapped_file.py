@@ -1,0 +1,266 @@
+"""Windows over the store file, and the ways to prepare pages where the host lacks the best one."""
+
+import errno
+import gc
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mapfs.store import mapped_file
+from mapfs.store.mapped_file import DEFAULT_WINDOW_BYTES, MappedFile, window_size
+from mapfs.store.syscalls import FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, fallocate
+
+MIB = 1 << 20
+WINDOW = 2 * MIB
+SIZE = 40 * MIB
+
+
+@pytest.fixture
+def open_mapped(tmp_path: Path) -> Iterator[Callable[..., MappedFile]]:
+    """Makes a mapped file of 40 MiB in which each MiB begins with its number."""
+    made: list[MappedFile] = []
+
+    def make(address_space: int | None = None, size: int = SIZE) -> MappedFile:
+        fd = os.open(tmp_path / "store", os.O_RDWR | os.O_CREAT, 0o600)
+        os.ftruncate(fd, size)
+        for number in range(size // MIB):
+            os.pwrite(fd, b"%08d" % number, number * MIB)
+        made.append(MappedFile(fd, size, address_space))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def read(mapped: MappedFile, offset: int, length: int) -> bytes:
+    return b"".join(mapped.read(offset, length))
+
+
+def mapped_by_process(path: Path) -> int:
+    """The bytes of a file that this process has mapped, from proc_pid_maps(5)."""
+    total = 0
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if line.endswith(str(path)):
+            start, _, end = line.split()[0].partition("-")
+            total += int(end, 16) - int(start, 16)
+    return total
+
+
+@pytest.mark.parametrize(
+    ("address_space", "window"),
+    [
+        (None, DEFAULT_WINDOW_BYTES),
+        (1 << 40, DEFAULT_WINDOW_BYTES),
+        (4 << 30, DEFAULT_WINDOW_BYTES),
+        ((4 << 30) - 1, DEFAULT_WINDOW_BYTES // 2),
+        (64 * MIB, 16 * MIB),
+        (8 * MIB, 2 * MIB),
+        (1, 2 * MIB),
+    ],
+)
+def test_window_size(address_space: int | None, window: int) -> None:
+    assert window_size(address_space) == window
+
+
+def test_nothing_is_mapped_before_it_is_read(open_mapped: Callable[..., MappedFile]) -> None:
+    mapped = open_mapped()
+    assert mapped.mapped_bytes == 0
+    read(mapped, 0, 1)
+    assert mapped.mapped_bytes == SIZE  # less than a window
+
+
+def test_a_small_address_space_is_kept(
+    open_mapped: Callable[..., MappedFile], tmp_path: Path
+) -> None:
+    mapped = open_mapped(8 * MIB)
+    for number in range(40):
+        assert read(mapped, number * MIB, 8) == b"%08d" % number
+        assert mapped.mapped_bytes <= 8 * MIB
+        assert mapped_by_process(tmp_path / "store") <= 8 * MIB
+    for number in reversed(range(40)):
+        assert read(mapped, number * MIB, 8) == b"%08d" % number
+
+
+def test_the_least_recently_used_window_goes(open_mapped: Callable[..., MappedFile]) -> None:
+    mapped = open_mapped(8 * MIB)
+    for window in (0, 1, 2, 3, 0, 4):
+        read(mapped, window * WINDOW, 1)
+    assert set(mapped._windows) == {0, 2, 3, 4}
+
+
+def test_a_read_across_windows(open_mapped: Callable[..., MappedFile]) -> None:
+    mapped = open_mapped(8 * MIB)
+    views = list(mapped.read(WINDOW - 100, 2 * WINDOW + 108))
+    assert [view.nbytes for view in views] == [100, WINDOW, WINDOW, 8]
+    assert bytes(views[1][:8]) == b"%08d" % 2
+    assert bytes(views[3]) == b"%08d" % 6
+
+
+def test_a_read_of_more_than_the_address_space(open_mapped: Callable[..., MappedFile]) -> None:
+    mapped = open_mapped(8 * MIB)
+    data = read(mapped, 0, SIZE)
+    assert [data[number * MIB :][:8] for number in (0, 20, 39)] == [
+        b"%08d" % number for number in (0, 20, 39)
+    ]
+
+
+def test_a_view_survives_eviction(open_mapped: Callable[..., MappedFile], tmp_path: Path) -> None:
+    mapped = open_mapped(8 * MIB)
+    (view,) = mapped.read(0, 8)
+    for number in range(40):
+        read(mapped, number * MIB, 1)
+    assert 0 not in mapped._windows
+    mapped.write(0, b"changed!")
+    assert bytes(view) == b"changed!"
+    before = mapped_by_process(tmp_path / "store")
+    del view
+    gc.collect()
+    assert mapped_by_process(tmp_path / "store") == before - WINDOW
+
+
+@pytest.mark.parametrize("size", [5 * MIB, 6 * MIB])
+def test_the_last_window_grows_with_the_file(
+    open_mapped: Callable[..., MappedFile], size: int
+) -> None:
+    mapped = open_mapped(8 * MIB, size)
+    (view,) = mapped.read(size - MIB, 8)
+    mapped.resize(9 * MIB)
+    mapped.write(size, b"behind")
+    assert read(mapped, size, 6) == b"behind"
+    assert bytes(view) == b"%08d" % (size // MIB - 1)
+    assert read(mapped, 9 * MIB - 4, 4) == bytes(4)
+
+
+def test_a_device_is_not_truncated(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mapped = open_mapped(None, 8 * MIB)
+    os.truncate(tmp_path / "store", 16 * MIB)  # a device holds more than the store uses
+    monkeypatch.setattr(mapped, "_is_device", True)
+    mapped.resize(12 * MIB)
+    assert (tmp_path / "store").stat().st_size == 16 * MIB
+    assert read(mapped, 12 * MIB - 4, 4) == bytes(4)
+    assert mapped.host_free() is None
+
+
+def test_a_memfd_has_no_host(open_mapped: Callable[..., MappedFile]) -> None:
+    fd = os.memfd_create("x")
+    os.ftruncate(fd, MIB)
+    mapped = MappedFile(fd, MIB)
+    assert mapped.host_free() is None
+    mapped.close()
+
+
+def test_partial_writes_are_completed(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped, pwrite = open_mapped(), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at))
+    mapped.write(100, b"ten bytes!")
+    assert read(mapped, 100, 10) == b"ten bytes!"
+
+
+# Preparing pages
+
+
+class Host:
+    """Stands for fallocate(2) on a host that cannot do some of its modes."""
+
+    def __init__(self, lacks: tuple[int, ...], code: int) -> None:
+        self.lacks, self.code, self.calls = lacks, code, list[int]()
+
+    def __call__(self, fd: int, mode: int, offset: int, length: int) -> None:
+        self.calls.append(mode & ~1)
+        if mode & ~1 in self.lacks:
+            raise OSError(self.code, "cannot")
+        fallocate(fd, mode, offset, length)
+
+
+LACKS = {
+    "nothing": (),
+    "zero range": (FALLOC_FL_ZERO_RANGE,),
+    "punching": (FALLOC_FL_ZERO_RANGE, FALLOC_FL_PUNCH_HOLE),
+    "everything": (FALLOC_FL_ZERO_RANGE, FALLOC_FL_PUNCH_HOLE, 0),
+}
+
+
+@pytest.mark.parametrize("lacks", LACKS.values(), ids=LACKS)
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_pages_are_prepared_one_way_or_another(
+    open_mapped: Callable[..., MappedFile],
+    monkeypatch: pytest.MonkeyPatch,
+    lacks: tuple[int, ...],
+    code: int,
+) -> None:
+    host = Host(lacks, code)
+    monkeypatch.setattr(mapped_file, "fallocate", host)
+    mapped = open_mapped(None, 4 * MIB)
+    for _ in range(2):
+        mapped.write(0, b"x" * 3 * MIB)
+        mapped.prepare(4096, 2 * MIB)
+        data = read(mapped, 0, 3 * MIB)
+        assert data == b"x" * 4096 + bytes(2 * MIB) + b"x" * (MIB - 4096)
+    assert all(host.calls.count(mode) == 1 for mode in lacks if mode)
+
+
+def test_prepared_pages_have_blocks(open_mapped: Callable[..., MappedFile], tmp_path: Path) -> None:
+    mapped = open_mapped()
+    before = (tmp_path / "store").stat().st_blocks
+    mapped.prepare(10 * MIB + 65536, 512 * 1024)
+    assert (tmp_path / "store").stat().st_blocks >= before + 1024
+    mapped.punch(10 * MIB + 65536, 512 * 1024)
+    assert (tmp_path / "store").stat().st_blocks < before + 1024
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_full_or_broken_host_is_an_error(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    mapped = open_mapped()
+    host = Host((FALLOC_FL_ZERO_RANGE,), code)
+    monkeypatch.setattr(mapped_file, "fallocate", host)
+    with pytest.raises(OSError, match="cannot") as caught:
+        mapped.prepare(0, 4096)
+    assert caught.value.errno == code
+    assert host.calls == [FALLOC_FL_ZERO_RANGE]
+
+
+def test_the_last_way_has_no_other(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = open_mapped()
+    monkeypatch.setattr(mapped_file, "fallocate", Host(LACKS["everything"], errno.ENOSYS))
+    mapped.prepare(0, 4096)
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "cannot write")
+
+    monkeypatch.setattr(os, "pwrite", refuse)
+    with pytest.raises(OSError, match="cannot write"):
+        mapped.prepare(0, 4096)
+
+
+def test_punching_may_be_unsupported_but_must_not_fail(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = open_mapped()
+    monkeypatch.setattr(mapped_file, "fallocate", Host(LACKS["punching"], errno.EOPNOTSUPP))
+    mapped.punch(0, 4096)
+    monkeypatch.setattr(mapped_file, "fallocate", Host(LACKS["punching"], errno.EIO))
+    with pytest.raises(OSError, match="cannot"):
+        mapped.punch(0, 4096)
+
+
+def test_cached_counts_dirty_pages(open_mapped: Callable[..., MappedFile]) -> None:
+    mapped = open_mapped()
+    mapped.sync()
+    mapped.write(MIB, b"x" * 12288)
+    found = mapped.cached(MIB, 16384)
+    assert found.resident >= 3
+    if found.dirty is not None:
+        assert found.dirty == 3
+        mapped.sync()
+        assert mapped.cached(MIB, 16384).dirty == 0
