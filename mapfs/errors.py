@@ -154,6 +154,12 @@ class NotSupportedError(MapfsError):
     errno = _errno.EOPNOTSUPP
 
 
+class UnknownIoctlError(MapfsError):
+    """An ioctl(2) that mapfs does not know."""
+
+    errno = _errno.ENOTTY
+
+
 class NoSuchOffsetError(MapfsError):
     """`lseek` for data or a hole at or beyond the end of the file."""
 

@@ -43,6 +43,11 @@ _MESSAGE_BYTES: Final = 4096
     type=click.Choice(["hidden", "rootonly", "always"]),
     help="Where user.mapfs.* is listed (default: nowhere). (-o xattrs=…)",
 )
+@click.option(
+    "--transport",
+    type=click.Choice(["auto", "wire", "pyfuse3"]),
+    help="What speaks to the kernel (default: auto, which is wire). (-o transport=…)",
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, log to standard error.")
 @click.option(
     "--log",

@@ -50,16 +50,17 @@ class Committer:
         await self.sync()
         return True
 
-    async def changed(self) -> None:
+    def must_wait(self) -> bool:
         """To be called before an operation is answered: begins a commit if there is much to write.
 
-        Waits for it if the log could not take the operation: nothing that was answered may be
-        lost when the daemon is killed.
+        True if the log could not take the operation: it must be answered after a `sync` only, as
+        nothing that was answered may be lost when the daemon is killed.
         """
         if self._filesystem.must_commit:
-            await self.sync()
-        elif self._filesystem.wants_commit:
+            return True
+        if self._filesystem.wants_commit:
             self._pressure.set()
+        return False
 
     async def run(self, interval: float) -> None:
         """Commit every `interval` seconds while there is something to write, until cancelled."""

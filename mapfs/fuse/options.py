@@ -59,6 +59,14 @@ class Cache(enum.Enum):
     WRITETHROUGH = "writethrough"
 
 
+class Transport(enum.Enum):
+    """What speaks to the kernel. AUTO is WIRE."""
+
+    AUTO = "auto"
+    WIRE = "wire"
+    PYFUSE3 = "pyfuse3"
+
+
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """How a filesystem is mounted. `commit` is seconds; `address_space` bytes, None unbounded."""
@@ -70,6 +78,7 @@ class MountOptions:
     commit: float = 5.0
     address_space: int | None = None
     listing: Listing = field(default=Listing.HIDDEN)
+    transport: Transport = Transport.AUTO
 
     @property
     def read_only(self) -> bool:
@@ -131,5 +140,6 @@ _OURS: Final[dict[str, Callable[[MountOptions, str], MountOptions]]] = {
     "cache=": lambda options, value: replace(options, cache=Cache(value)),
     "commit=": lambda options, value: replace(options, commit=_seconds(value)),
     "address_space=": lambda options, value: replace(options, address_space=_address_space(value)),
+    "transport=": lambda options, value: replace(options, transport=Transport(value)),
     "xattrs=": lambda options, value: replace(options, listing=Listing(value)),
 }

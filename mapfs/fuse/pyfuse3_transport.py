@@ -102,19 +102,23 @@ class Pyfuse3Transport(pyfuse3.Operations):
 
     supports_dot_lookup = True
 
-    def __init__(self, filesystem: Filesystem, committer: Committer, options: MountOptions) -> None:
+    def __init__(
+        self, filesystem: Filesystem, committer: Committer, options: MountOptions, fd: int
+    ) -> None:
+        """`fd` is a connection on which nothing was read yet."""
         super().__init__()
         logging.getLogger("pyfuse3").addFilter(_is_answerable)
+        self._fd = fd
         self._filesystem = filesystem
         self.committer = committer
         self.enable_writeback_cache = options.cache is Cache.WRITEBACK
         self.enable_acl = options.acl
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
 
-    async def run(self, fd: int) -> None:
-        """Serve the connection `fd` until it is unmounted or `stop` is called."""
+    async def run(self) -> None:
+        """Serve the connection until it is unmounted or `stop` is called."""
         # libfuse takes a descriptor that is mounted already under this name (fuse(8)).
-        pyfuse3.init(self, f"/dev/fd/{fd}", set())
+        pyfuse3.init(self, f"/dev/fd/{self._fd}", set())
         try:
             await pyfuse3.main(max_tasks=_MAX_TASKS)
         except BaseExceptionGroup as group:
@@ -130,9 +134,8 @@ class Pyfuse3Transport(pyfuse3.Operations):
 
     async def before_answer(self, handler: str) -> None:
         """What must be done for a change to be as safe as it is said to be when it is answered."""
-        if handler in _CHANGES:
-            await self.committer.changed()
-        if self._sync_names and handler in _NAME_CHANGES:
+        must_wait = handler in _CHANGES and self.committer.must_wait()
+        if must_wait or (self._sync_names and handler in _NAME_CHANGES):
             await self.committer.sync()
 
     def _attributes(self, inode: Inode) -> EntryAttributes:

@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import trio
 
@@ -17,11 +18,20 @@ from mapfs.errors import MountError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse import device
 from mapfs.fuse.commits import Committer
-from mapfs.fuse.options import MountOptions
-from mapfs.fuse.pyfuse3_transport import Pyfuse3Transport
+from mapfs.fuse.options import MountOptions, Transport
 from mapfs.store.syscalls import syncfs
 
 _log = logging.getLogger(__name__)
+
+
+class _Server(Protocol):
+    """A transport."""
+
+    async def run(self) -> None:
+        """Serve until the filesystem is unmounted or `stop` is called."""
+
+    def stop(self) -> None:
+        """Let `run` return."""
 
 
 def serve(
@@ -53,19 +63,33 @@ async def _serve(
     on_ready: Callable[[], None],
 ) -> None:
     committer = Committer(filesystem)
-    transport = Pyfuse3Transport(filesystem, committer, options)
+    transport = _transport(filesystem, committer, options, fd)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run, options.commit)
         await nursery.start(_leave_on_signal, mountpoint, committer, transport)
         on_ready()
-        await transport.run(fd)
+        await transport.run()
         nursery.cancel_scope.cancel()
+
+
+def _transport(
+    filesystem: Filesystem, committer: Committer, options: MountOptions, fd: int
+) -> _Server:
+    """The transport asked for; what another one needs is not imported."""
+    if options.transport is Transport.PYFUSE3:
+        from mapfs.fuse.pyfuse3_transport import Pyfuse3Transport
+
+        return Pyfuse3Transport(filesystem, committer, options, fd)
+    from mapfs.fuse.wire.loop import WireTransport
+    from mapfs.fuse.wire.negotiation import negotiate
+
+    return WireTransport(filesystem, committer, options, fd, negotiate(fd, options))
 
 
 async def _leave_on_signal(
     mountpoint: Path,
     committer: Committer,
-    transport: Pyfuse3Transport,
+    transport: _Server,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Unmount when asked to end; the requests that this causes are served meanwhile."""

@@ -20,7 +20,7 @@ pytest.register_assert_rewrite("tests.posix.checks", "tests.posix.expect")
 
 MAPFS = Path(sys.executable).with_name("mapfs")
 # What the pyfuse3 transport cannot carry (docs/architecture.md).
-MAPFS_LACKS = frozenset({"fallocate", "seek_hole", "tmpfile"})
+MAPFS_LACKS: frozenset[str] = frozenset()
 
 
 class Subject(NamedTuple):

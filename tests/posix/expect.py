@@ -50,9 +50,9 @@ def file_clock() -> int:
 
 
 def next_tick() -> int:
-    """Wait until the clock that stamps files has moved on; returns what it says."""
-    before = file_clock()
-    while file_clock() == before:
+    """Wait until that clock has passed every stamp given so far; returns what it says."""
+    latest = time.time_ns()  # where the kernel needs finer stamps it gives them, up to this
+    while file_clock() <= latest:
         time.sleep(0.001)
     return file_clock()
 

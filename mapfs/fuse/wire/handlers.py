@@ -1,0 +1,378 @@
+"""One short handler for each request: take it apart, call the filesystem, pack the answer.
+
+A handler returns the answer's bytes (or views of them), or a coroutine if it must wait. It raises
+`MapfsError` or `OSError` for the errno to answer, and `struct.error` or `ValueError` for a request
+that cannot be one. Nothing is kept for open files: every request names its inode.
+"""
+
+import stat
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, Final, NamedTuple, TypeAlias
+
+import trio
+
+from mapfs.errors import (
+    AttributeTooBigError,
+    NotFoundError,
+    NotSupportedError,
+    UnknownIoctlError,
+)
+from mapfs.filesystem.caller import Caller
+from mapfs.filesystem.clock import now
+from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.fuse.commits import Committer
+from mapfs.fuse.options import Cache, MountOptions
+from mapfs.fuse.wire import protocol
+from mapfs.fuse.wire.notifications import Notifications
+from mapfs.fuse.wire.protocol import Fattr, Init, Opcode
+from mapfs.fuse.wire.replies import ABSENT, Replies, dirent
+from mapfs.fuse.wire.seeking import seek
+
+_ROOT_USER: Final = 0
+_ACL_PREFIX: Final = b"system.posix_acl_"
+# The most that one COPY_FILE_RANGE copies; who wants more asks again (copy_file_range(2)).
+_MOST_COPIED: Final = 4 << 20
+# FS_IOC_GETFLAGS for 64 and 32 bits, and FS_IOC_FSGETXATTR (linux/fs.h).
+_ATTRIBUTE_IOCTLS: Final = frozenset({0x80086601, 0x80046601, 0x801C581F})
+
+
+class Request(NamedTuple):
+    """A request without what is in its header for the loop alone.
+
+    `body` is a view of the buffer it was read into: use it before anything is awaited.
+    """
+
+    opcode: int
+    unique: int
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+    body: memoryview
+
+    @property
+    def name(self) -> bytes:
+        """The file name that is all of the body."""
+        return _string(self.body)
+
+    def caller(self, umask: int) -> Caller:
+        """Who asks."""
+        return Caller(self.uid, self.gid, umask)
+
+
+Content: TypeAlias = bytes | list[memoryview]
+Answer: TypeAlias = Content | Coroutine[Any, Any, Content]
+Handler: TypeAlias = Callable[[Request], Answer]
+
+
+def _string(body: memoryview) -> bytes:
+    """The bytes up to the first NUL, which must be there."""
+    text = bytes(body)
+    return text[: text.index(0)]
+
+
+class Handlers:
+    """The handlers of one mount. Belongs to the filesystem's thread."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        committer: Committer,
+        notifications: Notifications,
+        options: MountOptions,
+        flags: Init,
+    ) -> None:
+        self._filesystem = filesystem
+        self._committer = committer
+        self._notifications = notifications
+        self._replies = Replies(filesystem.store.page_size)
+        # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
+        # that comes behind that would set them later than anybody was told.
+        self._stamp = options.cache is not Cache.WRITEBACK
+        self._has_acl = options.acl
+        self._setxattr_in = (
+            protocol.SETXATTR_EXT_IN if Init.SETXATTR_EXT in flags else protocol.SETXATTR_IN
+        )
+
+    def table(self) -> dict[int, Handler]:
+        """The handler for each opcode; what is not in it is answered ENOSYS.
+
+        The kernel does not ask again then. That is how it learns to open, flush and close without
+        a message, and to make files by MKNOD, which needs no message at close.
+        """
+        return {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.GETATTR: self.getattr,
+            Opcode.SETATTR: self.setattr,
+            Opcode.READLINK: self.readlink,
+            Opcode.SYMLINK: self.symlink,
+            Opcode.MKNOD: self.mknod,
+            Opcode.MKDIR: self.mkdir,
+            Opcode.UNLINK: self.unlink,
+            Opcode.RMDIR: self.rmdir,
+            Opcode.RENAME: self.rename,
+            Opcode.RENAME2: self.rename2,
+            Opcode.LINK: self.link,
+            Opcode.TMPFILE: self.tmpfile,
+            Opcode.READ: self.read,
+            Opcode.WRITE: self.write,
+            Opcode.FALLOCATE: self.fallocate,
+            Opcode.LSEEK: self.lseek,
+            Opcode.COPY_FILE_RANGE: self.copy_file_range,
+            Opcode.FSYNC: self.sync,
+            Opcode.FSYNCDIR: self.sync,
+            Opcode.SYNCFS: self.sync,
+            Opcode.RELEASE: self.nothing,
+            Opcode.DESTROY: self.nothing,
+            Opcode.READDIR: self.readdir,
+            Opcode.READDIRPLUS: self.readdirplus,
+            Opcode.STATFS: self.statfs,
+            Opcode.STATX: self.statx,
+            Opcode.SETXATTR: self.setxattr,
+            Opcode.GETXATTR: self.getxattr,
+            Opcode.LISTXATTR: self.listxattr,
+            Opcode.REMOVEXATTR: self.removexattr,
+            Opcode.IOCTL: self.ioctl,
+        }
+
+    def nothing(self, request: Request) -> bytes:
+        """Say that it is done: there is nothing to do."""
+        return b""
+
+    # Inodes
+
+    def lookup(self, request: Request) -> bytes:
+        try:
+            return self._replies.entry(self._filesystem.lookup(request.nodeid, request.name))
+        except NotFoundError:
+            self._filesystem.inode(request.nodeid)  # raises if it is the directory that is gone
+            return ABSENT
+
+    def getattr(self, request: Request) -> bytes:
+        return self._replies.attributes(self._filesystem.inode(request.nodeid))
+
+    def statx(self, request: Request) -> bytes:
+        return self._replies.statx(self._filesystem.inode(request.nodeid))
+
+    def setattr(self, request: Request) -> bytes:
+        (valid, size, atime, mtime, ctime, atime_ns, mtime_ns, ctime_ns, mode, uid, gid) = (
+            protocol.SETATTR_IN.unpack_from(request.body)
+        )
+        changes = Changes(
+            mode=mode if valid & Fattr.MODE else None,
+            uid=uid if valid & Fattr.UID else None,
+            gid=gid if valid & Fattr.GID else None,
+            size=size if valid & Fattr.SIZE else None,
+            atime=_time(valid, Fattr.ATIME, Fattr.ATIME_NOW, atime, atime_ns),
+            mtime=_time(valid, Fattr.MTIME, Fattr.MTIME_NOW, mtime, mtime_ns),
+            ctime=_time(valid, Fattr.CTIME, 0, ctime, ctime_ns),
+            kill_setid=bool(valid & Fattr.KILL_SUIDGID),
+        )
+        return self._replies.attributes(self._filesystem.setattr(request.nodeid, changes))
+
+    # Names
+
+    def readlink(self, request: Request) -> bytes:
+        return self._filesystem.readlink(request.nodeid)
+
+    def symlink(self, request: Request) -> bytes:
+        name, target, _ = bytes(request.body).split(b"\0", 2)
+        caller = request.caller(0)
+        return self._replies.entry(self._filesystem.symlink(request.nodeid, name, target, caller))
+
+    def mknod(self, request: Request) -> bytes:
+        mode, rdev, umask = protocol.MKNOD_IN.unpack_from(request.body)
+        name = _string(request.body[protocol.MKNOD_IN.size :])
+        caller = request.caller(umask)
+        inode = self._filesystem.create(request.nodeid, name, mode, caller, rdev=rdev)
+        return self._replies.entry(inode)
+
+    def mkdir(self, request: Request) -> bytes:
+        mode, umask = protocol.MKDIR_IN.unpack_from(request.body)
+        name = _string(request.body[protocol.MKDIR_IN.size :])
+        inode = self._filesystem.mkdir(request.nodeid, name, mode, request.caller(umask))
+        return self._replies.entry(inode)
+
+    def unlink(self, request: Request) -> bytes:
+        self._filesystem.unlink(request.nodeid, request.name)
+        return b""
+
+    def rmdir(self, request: Request) -> bytes:
+        self._filesystem.rmdir(request.nodeid, request.name)
+        return b""
+
+    def rename(self, request: Request) -> bytes:
+        (target,) = protocol.RENAME_IN.unpack_from(request.body)
+        return self._rename(request, protocol.RENAME_IN.size, target, 0)
+
+    def rename2(self, request: Request) -> bytes:
+        target, flags = protocol.RENAME2_IN.unpack_from(request.body)
+        return self._rename(request, protocol.RENAME2_IN.size, target, flags)
+
+    def _rename(self, request: Request, skipped: int, target: int, flags: int) -> bytes:
+        old, new, _ = bytes(request.body[skipped:]).split(b"\0", 2)
+        self._filesystem.rename(request.nodeid, old, target, new, flags)
+        return b""
+
+    def link(self, request: Request) -> bytes:
+        (number,) = protocol.LINK_IN.unpack_from(request.body)
+        name = _string(request.body[protocol.LINK_IN.size :])
+        return self._replies.entry(self._filesystem.link(number, request.nodeid, name))
+
+    def tmpfile(self, request: Request) -> bytes:
+        mode, umask = protocol.CREATE_IN.unpack_from(request.body)
+        inode = self._filesystem.create_unnamed(request.nodeid, mode, request.caller(umask))
+        return self._replies.entry(inode) + protocol.OPEN_OUT.pack()
+
+    # Content
+
+    def read(self, request: Request) -> Answer:
+        offset, size = protocol.READ_IN.unpack_from(request.body)
+        load = self._filesystem.cold_loader(request.nodeid, offset, size)
+        if load is None:
+            return self._filesystem.read(request.nodeid, offset, size)
+        return self._read_cold(load, request.nodeid, offset, size)
+
+    async def _read_cold(
+        self, load: Callable[[], None], nodeid: int, offset: int, size: int
+    ) -> Content:
+        await trio.to_thread.run_sync(load)
+        return self._filesystem.read(nodeid, offset, size)
+
+    def write(self, request: Request) -> bytes:
+        offset, size, flags = protocol.WRITE_IN.unpack_from(request.body)
+        data = request.body[protocol.WRITE_IN.size :]
+        if len(data) != size:
+            raise ValueError("a write of another size than it says")
+        if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
+            self._kill_setid(request.nodeid)
+        written = self._filesystem.write(request.nodeid, offset, data, stamp=self._stamp)
+        return protocol.WRITE_OUT.pack(written)
+
+    def fallocate(self, request: Request) -> bytes:
+        offset, length, mode = protocol.FALLOCATE_IN.unpack_from(request.body)
+        if request.uid != _ROOT_USER:
+            self._kill_setid(request.nodeid)
+        self._filesystem.fallocate(request.nodeid, mode, offset, length)
+        return b""
+
+    def _kill_setid(self, nodeid: int) -> None:
+        """Clear the set-id bits of a file that somebody without CAP_FSETID changes.
+
+        With HANDLE_KILLPRIV_V2 this is the daemon's work. The kernel tells for WRITE and SETATTR.
+        """
+        if self._filesystem.inode(nodeid).mode & (stat.S_ISUID | stat.S_ISGID):
+            self._filesystem.setattr(nodeid, Changes(kill_setid=True))
+            self._notifications.invalidate_attributes(nodeid)
+
+    def lseek(self, request: Request) -> Answer:
+        offset, whence = protocol.LSEEK_IN.unpack_from(request.body)
+        if self._stamp:  # written through: what the filesystem knows is all there is
+            return protocol.LSEEK_OUT.pack(self._filesystem.seek(request.nodeid, offset, whence))
+        return self._seek(request.nodeid, offset, whence)
+
+    async def _seek(self, nodeid: int, offset: int, whence: int) -> bytes:
+        found = await seek(self._filesystem, self._notifications, nodeid, offset, whence)
+        return protocol.LSEEK_OUT.pack(found)
+
+    def copy_file_range(self, request: Request) -> Answer:
+        offset, target, to, length, _ = protocol.COPY_FILE_RANGE_IN.unpack_from(request.body)
+        length = min(length, _MOST_COPIED)
+        if request.uid != _ROOT_USER:
+            self._kill_setid(target)
+        load = self._filesystem.cold_loader(request.nodeid, offset, length)
+
+        def copy() -> bytes:
+            copied = self._filesystem.copy_range(request.nodeid, offset, target, to, length)
+            return protocol.WRITE_OUT.pack(copied)
+
+        async def copy_cold(load: Callable[[], None]) -> bytes:
+            await trio.to_thread.run_sync(load)
+            return copy()
+
+        return copy() if load is None else copy_cold(load)
+
+    async def sync(self, request: Request) -> bytes:
+        await self._committer.sync()
+        return b""
+
+    # Directories
+
+    def readdir(self, request: Request) -> bytes:
+        offset, size = protocol.READ_IN.unpack_from(request.body)
+        packed = map(dirent, self._filesystem.readdir(request.nodeid, offset))
+        return _filled(packed, size)
+
+    def readdirplus(self, request: Request) -> bytes:
+        offset, size = protocol.READ_IN.unpack_from(request.body)
+        inode, listed = self._filesystem.inode, self._replies.listed
+        entries = self._filesystem.readdir(request.nodeid, offset)
+        return _filled((listed(entry, inode(entry.inode)) for entry in entries), size)
+
+    # Attributes and the whole
+
+    def getxattr(self, request: Request) -> bytes:
+        (size,) = protocol.GETXATTR_IN.unpack_from(request.body)
+        name = _string(request.body[protocol.GETXATTR_IN.size :])
+        self._refuse_acl(name)
+        return _sized(self._filesystem.getxattr(request.nodeid, name), size)
+
+    def listxattr(self, request: Request) -> bytes:
+        (size,) = protocol.GETXATTR_IN.unpack_from(request.body)
+        privileged = request.uid == _ROOT_USER
+        names = self._filesystem.listxattr(request.nodeid, privileged=privileged)
+        return _sized(b"".join(name + b"\0" for name in names), size)
+
+    def setxattr(self, request: Request) -> bytes:
+        size, flags, *more = self._setxattr_in.unpack_from(request.body)
+        name, _, value = bytes(request.body[self._setxattr_in.size :]).partition(b"\0")
+        if len(value) != size:
+            raise ValueError("an attribute of another size than it says")
+        self._refuse_acl(name)
+        kill_setgid = bool(more and more[0] & protocol.FUSE_SETXATTR_ACL_KILL_SGID)
+        self._filesystem.setxattr(request.nodeid, name, value, flags, keep_setgid=not kill_setgid)
+        return b""
+
+    def removexattr(self, request: Request) -> bytes:
+        self._filesystem.removexattr(request.nodeid, request.name)
+        return b""
+
+    def _refuse_acl(self, name: bytes) -> None:
+        if not self._has_acl and name.startswith(_ACL_PREFIX):
+            raise NotSupportedError("mounted without ACLs")
+
+    def statfs(self, request: Request) -> bytes:
+        return self._replies.statistics(self._filesystem.statfs())
+
+    def ioctl(self, request: Request) -> bytes:
+        """lsattr(1) and the like learn that no flag is set; there is nothing else to ask for."""
+        command, size = protocol.IOCTL_IN.unpack_from(request.body)
+        if command not in _ATTRIBUTE_IOCTLS:
+            raise UnknownIoctlError(f"ioctl {command:#x}")
+        return protocol.IOCTL_OUT.pack(0) + bytes(size)
+
+
+def _time(valid: int, given: int, is_now: int, seconds: int, nanoseconds: int) -> int | None:
+    if valid & is_now:
+        return now()
+    return seconds * 10**9 + nanoseconds if valid & given else None
+
+
+def _sized(value: bytes, size: int) -> bytes:
+    """An attribute's value, or how long it is if `size` is 0 (getxattr(2))."""
+    if size == 0:
+        return protocol.GETXATTR_OUT.pack(len(value))
+    if len(value) > size:
+        raise AttributeTooBigError("longer than the buffer")
+    return value
+
+
+def _filled(packed: Iterator[bytes], size: int) -> bytes:
+    """As many of the packed entries as fit into `size` bytes."""
+    parts: list[bytes] = []
+    for part in packed:
+        size -= len(part)
+        if size < 0:
+            break
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,276 @@
+"""The loop that serves a FUSE connection: read a request, handle it, answer it.
+
+A request that need not wait is served without the scheduler having a part in it. The loop sleeps
+when there is nothing to read, and lets trio run everything else (commits, signals, requests that
+wait) after a bounded number of requests.
+"""
+
+import errno
+import logging
+import os
+import struct
+import time
+from collections.abc import Coroutine
+from typing import Final
+
+import trio
+
+from mapfs.errors import MapfsError
+from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse.commits import Committer
+from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
+from mapfs.fuse.wire.handlers import Answer, Content, Handlers, Request
+from mapfs.fuse.wire.negotiation import BUFFER_BYTES
+from mapfs.fuse.wire.notifications import Notifications
+from mapfs.fuse.wire.protocol import (
+    BATCH_FORGET_IN,
+    FORGET_ONE,
+    IN_HEADER,
+    OUT_HEADER,
+    Init,
+    Opcode,
+)
+
+_log = logging.getLogger(__name__)
+
+# Requests served in a row before everything else gets a turn.
+_TURN: Final = 64
+# Waking up costs more than some looks for the next request do (`docs/performance.md`). But an
+# idle mount must cost nothing: only after a short sleep is it worth while.
+_MOST_LOOKS: Final = 32
+_SHORT_SLEEP_SECONDS: Final = 0.0005
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+# What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
+_NAME_CHANGES: Final = frozenset(
+    {
+        Opcode.LINK,
+        Opcode.MKDIR,
+        Opcode.MKNOD,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.RMDIR,
+        Opcode.SYMLINK,
+        Opcode.UNLINK,
+    }
+)
+_CHANGES: Final = _NAME_CHANGES | {
+    Opcode.COPY_FILE_RANGE,
+    Opcode.FALLOCATE,
+    Opcode.REMOVEXATTR,
+    Opcode.SETATTR,
+    Opcode.SETXATTR,
+    Opcode.TMPFILE,
+    Opcode.WRITE,
+}
+
+
+class WireTransport:
+    """Serves one filesystem on one FUSE connection. Belongs to the filesystem's thread."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        committer: Committer,
+        options: MountOptions,
+        fd: int,
+        flags: Init,
+    ) -> None:
+        """`fd` is a connection on which FUSE_INIT was answered, agreeing on `flags`."""
+        self._filesystem = filesystem
+        self._committer = committer
+        self._fd = fd
+        self._buffer = bytearray(BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._notifications = Notifications(fd)
+        handlers = Handlers(filesystem, committer, self._notifications, options, flags)
+        self._handlers = handlers.table()
+        self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
+        self._looks = _MOST_LOOKS
+        self._stop = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Serve until the filesystem is unmounted or `stop` is called.
+
+        Requests that are being waited for are answered before it returns, unless stopped.
+        """
+        os.set_blocking(self._fd, False)
+        with self._stop:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await self._serve()
+
+    def stop(self) -> None:
+        """Let `run` return without serving what is still to come."""
+        self._stop.cancel()
+
+    async def _serve(self) -> None:
+        """Serve requests until the connection ends."""
+        buffers = (self._buffer,)
+        while True:
+            for _ in range(_TURN):
+                try:
+                    size = os.readv(self._fd, buffers)
+                except BlockingIOError:
+                    size = self._look_again()
+                    if not size:
+                        await self._sleep()
+                        break
+                except OSError as error:
+                    if error.errno in (errno.ENODEV, errno.ECONNABORTED):
+                        return
+                    if error.errno not in (errno.EINTR, errno.ENOENT):  # interrupted, aborted
+                        raise
+                    continue
+                self._serve_one(size)
+            else:
+                await trio.lowlevel.checkpoint()
+
+    def _look_again(self) -> int:
+        """Look a few times for a request that comes soon; 0 if none does."""
+        readv, fd, buffers = os.readv, self._fd, (self._buffer,)
+        for _ in range(self._looks):
+            try:
+                return readv(fd, buffers)
+            except BlockingIOError:
+                continue
+            except OSError:
+                break  # the next read tells
+        return 0
+
+    async def _sleep(self) -> None:
+        """Wait for a request; a short wait means that looking longer might have spared it."""
+        start = time.perf_counter()
+        await trio.lowlevel.wait_readable(self._fd)
+        is_short = time.perf_counter() - start < _SHORT_SLEEP_SECONDS
+        self._looks = _MOST_LOOKS if is_short else 0
+
+    def _serve_one(self, size: int) -> None:
+        _, opcode, unique, nodeid, uid, gid, pid = IN_HEADER.unpack_from(self._buffer)
+        request = Request(opcode, unique, nodeid, uid, gid, pid, self._view[IN_HEADER.size : size])
+        if opcode not in self._handlers:
+            self._without_handler(request)
+            return
+        try:
+            self._handle(request)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._fail(request, error)
+
+    def _handle(self, request: Request) -> None:
+        """Answer a request now, or have it answered when what it waits for is done."""
+        opcode = request.opcode
+        answer = self._handlers[opcode](request)
+        if opcode in _CHANGES and self._must_wait(opcode):
+            self._nursery.start_soon(self._answer_when_safe, request, answer)
+        elif isinstance(answer, Coroutine):
+            self._nursery.start_soon(self._answer_later, request, answer)
+        else:
+            self._answer(request.unique, answer)
+
+    def _without_handler(self, request: Request) -> None:
+        if request.opcode == Opcode.FORGET:
+            self._forget(request.nodeid)
+        elif request.opcode == Opcode.BATCH_FORGET:
+            (count,) = BATCH_FORGET_IN.unpack_from(request.body)
+            end = BATCH_FORGET_IN.size + count * FORGET_ONE.size
+            for nodeid, _ in FORGET_ONE.iter_unpack(request.body[BATCH_FORGET_IN.size : end]):
+                self._forget(nodeid)
+        elif request.opcode != Opcode.INTERRUPT:
+            self._refuse(request.unique, errno.ENOSYS)
+        # Calls on regular files are not interrupted on Linux: INTERRUPT is not answered, the
+        # request that it is about is, in its time.
+
+    def _must_wait(self, opcode: int) -> bool:
+        """Whether a change must be committed before it is answered."""
+        return self._committer.must_wait() or (self._sync_names and opcode in _NAME_CHANGES)
+
+    async def _answer_when_safe(self, request: Request, answer: Answer) -> None:
+        """Answer a change once it is committed."""
+
+        async def committed() -> Content:
+            content = await answer if isinstance(answer, Coroutine) else answer
+            await self._committer.sync()
+            return content
+
+        await self._answer_later(request, committed())
+
+    async def _answer_later(
+        self, request: Request, answer: Coroutine[object, object, Content]
+    ) -> None:
+        """Answer a request that had to wait."""
+        try:
+            self._answer(request.unique, await answer)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._fail(request, error)
+
+    async def _try_again(self, request: Request) -> None:
+        """Serve a request again that found no space, once a commit has made some free."""
+        try:
+            await self._committer.reclaim()
+            self._handle(request)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._refuse(request.unique, _errno_of(request, error))
+
+    def _fail(self, request: Request, error: Exception) -> None:
+        """Answer a request with what went wrong, unless making space may help."""
+        code = _errno_of(request, error)
+        if code in _FULL and self._filesystem.reclaimable:
+            kept = request._replace(body=memoryview(bytes(request.body)))
+            self._nursery.start_soon(self._try_again, kept)
+        else:
+            self._refuse(request.unique, code)
+
+    def _answer(self, unique: int, content: Content) -> None:
+        if isinstance(content, bytes):
+            self._write(OUT_HEADER.pack(OUT_HEADER.size + len(content), 0, unique) + content)
+            return
+        size = OUT_HEADER.size + sum(view.nbytes for view in content)
+        self._write(OUT_HEADER.pack(size, 0, unique), *content)
+
+    def _refuse(self, unique: int, code: int) -> None:
+        self._write(OUT_HEADER.pack(OUT_HEADER.size, -code, unique))
+
+    def _write(self, *parts: bytes | memoryview) -> None:
+        """Write a message; an answer that nobody waits for any more is dropped by the kernel."""
+        try:
+            os.writev(self._fd, parts)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+
+    def _forget(self, nodeid: int) -> None:
+        """Free an orphan whose last user is gone.
+
+        FORGETs come from a queue of their own: one may arrive after the inode was looked up, opened
+        and unlinked again (`forget_pending` in fs/fuse/dev.c). So the kernel is asked whether it
+        still knows the inode; if not, nothing can look an orphan up anew.
+        """
+        try:
+            if self._filesystem.is_orphan(nodeid) and not self._notifications.invalidate_attributes(
+                nodeid
+            ):
+                self._filesystem.forget(nodeid)
+        except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
+            _log.exception("forget of inode %d failed", nodeid)
+
+
+def _errno_of(request: Request, error: Exception) -> int:
+    """The errno to answer; what is no fault of the caller's is logged."""
+    if isinstance(error, MapfsError):
+        return error.errno
+    name = _name_of(request.opcode)
+    if isinstance(error, OSError):
+        if error.errno not in _FULL:
+            _log.error("%s: %s", name, error)
+        return error.errno or errno.EIO
+    if isinstance(error, struct.error | ValueError):
+        _log.error("%s: malformed request: %s", name, error)
+        return errno.EINVAL
+    _log.error("%s failed", name, exc_info=error)
+    return errno.EIO
+
+
+def _name_of(opcode: int) -> str:
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return f"request {opcode}"
