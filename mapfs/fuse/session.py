@@ -16,7 +16,7 @@ import trio
 
 from mapfs.errors import MountError
 from mapfs.filesystem.filesystem import Filesystem
-from mapfs.fuse import device
+from mapfs.fuse import bdi, device
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MountOptions, Transport
 from mapfs.store.syscalls import syncfs
@@ -67,9 +67,15 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(committer.run, options.commit)
         await nursery.start(_leave_on_signal, mountpoint, committer, transport)
-        on_ready()
+        nursery.start_soon(_get_ready, mountpoint, on_ready)
         await transport.run()
         nursery.cancel_scope.cancel()
+
+
+async def _get_ready(mountpoint: Path, on_ready: Callable[[], None]) -> None:
+    """What needs a mount that is served already."""
+    await trio.to_thread.run_sync(bdi.tune, mountpoint, abandon_on_cancel=True)
+    on_ready()
 
 
 def _transport(
