@@ -45,7 +45,7 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> None:
         _print_table(each)
 
 
-def usage(path: Path) -> dict[str, int]:
+def usage(path: Path) -> dict[str, int | str]:
     """The `user.mapfs.fs` values of a mount, or of a store, mounted or not."""
     from mapfs.cli.mounts import mount_of_store
 
@@ -54,18 +54,18 @@ def usage(path: Path) -> dict[str, int]:
     return live if live is not None else _usage_at_rest(path)
 
 
-def _live_usage(mountpoint: Path) -> dict[str, int] | None:
+def _live_usage(mountpoint: Path) -> dict[str, int | str] | None:
     try:
         value = os.getxattr(mountpoint, "user.mapfs.fs.json")
     except OSError as error:
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             return None
         raise
-    values: dict[str, int] = json.loads(value)
+    values: dict[str, int | str] = json.loads(value)
     return values
 
 
-def _usage_at_rest(store: Path) -> dict[str, int]:
+def _usage_at_rest(store: Path) -> dict[str, int | str]:
     from mapfs.filesystem.filesystem import Filesystem
     from mapfs.format.records import ROOT_INODE
     from mapfs.store.opening import open_store
@@ -73,7 +73,9 @@ def _usage_at_rest(store: Path) -> dict[str, int]:
     if not store.is_dir():
         raise MapfsError(f"{store}: neither a mapfs mount nor a store")
     with contextlib.closing(Filesystem(open_store(store, read_only=True))) as filesystem:
-        values: dict[str, int] = json.loads(filesystem.getxattr(ROOT_INODE, b"user.mapfs.fs.json"))
+        values: dict[str, int | str] = json.loads(
+            filesystem.getxattr(ROOT_INODE, b"user.mapfs.fs.json")
+        )
         return values
 
 
@@ -95,6 +97,8 @@ def _print_table(described: dict[str, object]) -> None:
         share = f"{100 * value / store_bytes:.1f} %" if key in _PARTS else ""
         table.add_row(label, format_size(value), str(value), share)
     Console().print(table)
+    if described["state"] != "ok":
+        click.echo(f" state: {described['state']}")
 
 
 # What adds up to the size of the store.

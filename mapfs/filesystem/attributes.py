@@ -1,7 +1,8 @@
 """The virtual attributes `user.mapfs.*`: the accounting, answered by name.
 
-Values are bare ASCII decimals in bytes or counts; `user.mapfs.file`, `.dir` and `.fs` give a whole
-group as `k=v k=v`, with `.json` behind them as JSON. They can only be read.
+Values are bare ASCII decimals in bytes or counts, but for the word `fs.state`. `user.mapfs.file`,
+`.dir` and `.fs` give a whole group as `k=v k=v`, with `.json` behind them as JSON. They can only
+be read.
 """
 
 import enum
@@ -21,7 +22,7 @@ from mapfs.store.store import Store
 
 PREFIX: Final = b"user.mapfs."
 
-Values = dict[str, Callable[[], int | None]]
+Values = dict[str, Callable[[], int | str | None]]
 
 
 class Listing(enum.Enum):
@@ -54,7 +55,7 @@ class Attributes:
         value = values[key]() if key in values else None
         if value is None:
             raise NoAttributeError("no such attribute")
-        return b"%d" % value
+        return str(value).encode()
 
     def refuse_change(self, inode: Inode, name: bytes) -> None:
         """Raise `ReadOnlyError` for an attribute that exists, `NoAttributeError` for another."""
@@ -147,6 +148,7 @@ class Attributes:
             "limit_bytes": lambda: superblock.limit_pages * page_size,
             "catalog_bytes": lambda: self._store.catalog.size,
             "page_size": lambda: page_size,
+            "state": lambda: self._store.condition.value,
         }
 
 

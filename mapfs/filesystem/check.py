@@ -30,11 +30,12 @@ from mapfs.filesystem.survey import (
     loose,
     mapping_of,
     names,
+    path_of,
     share_of,
     tree_totals,
     type_of,
 )
-from mapfs.format.extent import Extent
+from mapfs.format.extent import Extent, Mapping
 from mapfs.format.records import (
     ROOT_INODE,
     Entry,
@@ -87,6 +88,7 @@ class Check:
         self._extents = ExtentMap(store.transaction)
         self._page_size = store.page_size
         self._progress = progress
+        self._lost = store.backing.lost
         self._total = sum(map(store.catalog.count, Table))
         self._read = 0
         self._pages = PageSet(store.state.store_pages)
@@ -164,6 +166,7 @@ class Check:
         if number >= self._store.state.next_id:
             yield Finding("inode-number", f"inode {number} was never handed out")
         shape = Shape(inode, self._page_size)
+        lost = False
         for key, value in records:
             try:
                 mapping = mapping_of(key, value, self._page_size)
@@ -173,7 +176,12 @@ class Check:
             if mapping.page < shape.behind or mapping.count == 0:
                 yield Finding("extents-ordered", f"inode {number} maps a page twice")
             shape.add(mapping)
-            yield from self._claim(Extent(mapping.start, mapping.count), f"inode {number}")
+            wrong = list(self._claim(Extent(mapping.start, mapping.count), f"inode {number}"))
+            yield from wrong
+            lost = lost or (not wrong and self._is_lost(mapping))
+        if lost:
+            path = path_of(self._transaction, inode)
+            yield Finding("bytes-written", f"inode {number}, {path}: the disk refused some bytes")
         if shape.behind and not inode.is_file:
             yield self._stray_extent(id_key(number))
         if shape.counts != counts_of(inode):
@@ -182,6 +190,10 @@ class Check:
                 f"inode {number}: its extents make (pages, extents, prealloc, tail)"
                 f" {shape.counts}, its record says {counts_of(inode)}",
             )
+
+    def _is_lost(self, mapping: Mapping) -> bool:
+        start, length = mapping.start * self._page_size, mapping.count * self._page_size
+        return bool(self._lost) and self._lost.touches(start, length)
 
     def _claim(self, extent: Extent, owner: str) -> Iterator[Finding]:
         within = self._store.superblock.holds(extent)

@@ -22,6 +22,7 @@ from mapfs.filesystem.inode import InodeTable
 from mapfs.format.extent import Extent, pages_for
 from mapfs.format.records import MAX_U64, Inode
 from mapfs.store.backing import Data
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
@@ -106,6 +107,8 @@ class Content:
     def _fill(self, inode: Inode, first: int, end: int) -> int:
         """Allocate every hole in pages `first` to `end`: all or nothing; returns the pages."""
         holes = self._holes(inode, first, end)
+        if holes:
+            self._store.require_room()
         taken: list[tuple[int, Extent]] = []
         try:
             for page, count in holes:
@@ -283,16 +286,21 @@ class Content:
         resident, dirty = 0, 0
         machine_page = os.sysconf("SC_PAGE_SIZE")
         known = True
-        for where, length in self._stored(inode):
+        for where, length in self._stored(inode.number):
             found = self._backing.cached(where, length)
             resident += found.resident * machine_page
             known = known and found.dirty is not None
             dirty += (found.dirty or 0) * machine_page
         return resident, dirty if known else None
 
-    def _stored(self, inode: Inode) -> Iterator[tuple[int, int]]:
-        for mapping in self._extents.mappings(inode.number):
+    def _stored(self, number: int) -> Iterator[tuple[int, int]]:
+        for mapping in self._extents.mappings(number):
             yield mapping.start * self._page_size, mapping.count * self._page_size
+
+    def touches(self, number: int, pages: MachinePages) -> bool:
+        """Whether a file has bytes in some pages of the store file."""
+        stored = self._stored(number)
+        return any(pages.touches(where, length) for where, length in stored)
 
     def cold_loader(self, inode: Inode, offset: int, size: int) -> Callable[[], None] | None:
         """A function for a worker thread that brings a range into memory, or None if it is there.

@@ -6,6 +6,7 @@ names and attribute names are bytes, times are nanoseconds. One thread owns it; 
 errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
 """
 
+import errno
 import functools
 import stat
 from collections.abc import Callable, Iterator
@@ -14,8 +15,10 @@ from typing import Any, Final, TypeVar, cast
 
 from mapfs.errors import (
     InvalidArgumentError,
+    MapfsError,
     NotADirectoryFileError,
     NotSupportedError,
+    ReadOnlyError,
 )
 from mapfs.filesystem import acl
 from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
@@ -29,7 +32,7 @@ from mapfs.filesystem.namespace import Namespace
 from mapfs.filesystem.xattr import XattrTable
 from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
 from mapfs.store.backing import Data
-from mapfs.store.store import Store
+from mapfs.store.store import Condition, Store
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -60,10 +63,15 @@ _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 def _logged(method: _Method) -> _Method:
-    """Log what a method changed, also if it raises: part of its work may be done."""
+    """Log what a method changed, also if it raises: part of its work may be done.
+
+    It raises `ReadOnlyError` once nothing can be committed any more.
+    """
 
     @functools.wraps(method)
     def call(self: "Filesystem", *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 (any method)
+        if self.is_failed:
+            raise ReadOnlyError("the catalog can no longer be written")
         try:
             return method(self, *arguments, **options)
         finally:
@@ -85,6 +93,7 @@ class Filesystem:
         """Replay what the store's log holds, and free what nobody owns."""
         self.store = store
         self.read_only = store.read_only
+        self.is_failed = False
         self._listing = listing
         self._extents = ExtentMap(store.transaction, store.allocator.holds)
         self._inodes = InodeTable(store, self._extents)
@@ -144,9 +153,13 @@ class Filesystem:
         """Whether an inode has no name and waits for its last user to `forget` it."""
         return self.store.transaction.get(Table.ORPHANS, id_key(number)) is not None
 
-    @_logged
     def forget(self, number: int) -> None:
         """Free an orphan whose last user is gone; any other inode is left alone."""
+        if not self.is_failed:
+            self._forget(number)
+
+    @_logged
+    def _forget(self, number: int) -> None:
         self._names.forget(number)
 
     # Names
@@ -158,29 +171,34 @@ class Filesystem:
         """A new regular file, FIFO, socket or device node, by the type bits of `mode`."""
         if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
             raise InvalidArgumentError("not a type that mknod makes")
+        self.store.require_room()
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
         return self._names.create(self._place(parent, name), mode, caller, rdev=rdev)
 
     @_logged
     def create_unnamed(self, parent: int, mode: int, caller: Caller) -> Inode:
         """O_TMPFILE: a regular file without a name."""
+        self.store.require_room()
         return self._names.create_unnamed(self._directory(parent), mode, caller)
 
     @_logged
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
         """A new directory."""
+        self.store.require_room()
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
         return self._names.create(self._place(parent, name), mode, caller)
 
     @_logged
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
         """A new symbolic link to `target`."""
+        self.store.require_room()
         mode = stat.S_IFLNK | 0o777
         return self._names.create(self._place(parent, name), mode, caller, target=target)
 
     @_logged
     def link(self, number: int, parent: int, name: bytes) -> Inode:
         """A further name for an inode."""
+        self.store.require_room()
         inode = self._inodes.get(number)
         self._names.link(inode, self._place(parent, name))
         return inode
@@ -294,6 +312,7 @@ class Filesystem:
 
         `keep_setgid` False is for an ACL set by somebody outside the file's group.
         """
+        self.store.require_room()
         inode = self._inodes.get(number)
         if name.startswith(PREFIX):
             self._attributes.refuse_change(inode, name)
@@ -358,6 +377,12 @@ class Filesystem:
         """Whether there is anything that is not yet durable, a commit under way not counted."""
         return self._inodes.changed > 0 or self.store.transaction.is_dirty
 
+    def require_written(self, number: int) -> None:
+        """For fsync, after a commit: raise `OSError` (EIO) if bytes of the file are lost."""
+        lost = self.store.backing.lost
+        if lost and self._content.touches(number, lost):
+            raise OSError(errno.EIO, f"inode {number} has bytes that could not be written")
+
     @property
     def reclaimable(self) -> bool:
         """Whether a commit would make pages free: worth a try before giving up with ENOSPC."""
@@ -368,7 +393,12 @@ class Filesystem:
         self._inodes.flush()
 
     def begin_commit(self, *, closing: bool = False) -> Commit:
-        """Freeze what has changed; call its `write` in any thread, then `end_commit`."""
+        """Freeze what has changed; call its `write` in any thread, then `end_commit`.
+
+        Raises `MapfsError` once the catalog can no longer be written; closing tries once more.
+        """
+        if self.is_failed and not closing:
+            raise MapfsError("the catalog can no longer be written")
         # Logged in the generation that it belongs to: a crash may come before this commit's end.
         self._inodes.fold()
         self.store.settle(closing=closing)
@@ -386,6 +416,12 @@ class Filesystem:
                 self.log_operation()
         else:
             self.store.abort()
+            self._stop_if_failed()
+
+    def _stop_if_failed(self) -> None:
+        if self.store.condition is Condition.READ_ONLY:
+            self.is_failed = True
+            self._metadata.access_times = AccessTimes.NONE
 
     def commit(self, *, closing: bool = False) -> None:
         """Make everything durable, waiting for it."""
@@ -400,7 +436,9 @@ class Filesystem:
     def close(self) -> None:
         """Free what has no name, commit, and close the store."""
         try:
-            if not self.read_only:
+            if self.is_failed:
+                self.commit(closing=True)
+            elif not self.read_only:
                 self._forget_orphans()
                 # Twice if anything was freed: opening a store need not make free what is free.
                 while self.is_dirty or self.store.allocator.reserved_pages:

@@ -41,7 +41,7 @@ class Changes:
 
 
 class Metadata:
-    """Changes inodes as setattr and access do."""
+    """Changes inodes as setattr and access do; `access_times` may be changed at any time."""
 
     def __init__(
         self, inodes: InodeTable, content: Content, xattrs: XattrTable, access_times: AccessTimes
@@ -49,7 +49,7 @@ class Metadata:
         self._inodes = inodes
         self._content = content
         self._xattrs = xattrs
-        self._access_times = access_times
+        self.access_times = access_times
 
     def change(self, inode: Inode, changes: Changes) -> Inode:
         """chmod, chown, truncate and utimens in one, as the kernel asks for them."""
@@ -71,7 +71,7 @@ class Metadata:
 
     def accessed(self, inode: Inode) -> None:
         """Update atime by the rule of relatime (mount(8))."""
-        policy = self._access_times
+        policy = self.access_times
         if policy is AccessTimes.NONE or (policy is AccessTimes.FILES and inode.is_directory):
             return
         time = now()

@@ -4,6 +4,7 @@ Nothing here trusts a record; everything takes time and memory in proportion to 
 """
 
 import contextlib
+import os
 import stat
 import struct
 from collections import abc
@@ -28,11 +29,13 @@ from mapfs.format.records import (
     id_key,
     id_of,
     name_of,
+    pair_key,
     unpack_count,
     unpack_mapping,
 )
 from mapfs.format.totals import Totals
 from mapfs.store.store import Store
+from mapfs.store.transaction import Transaction
 
 Record: TypeAlias = tuple[bytes, bytes]
 # Above every key that LMDB can hold.
@@ -46,6 +49,8 @@ _HOME: Final = struct.Struct("<QQ")
 _MODE: Final = struct.Struct("<I")
 _HOME_OFFSET: Final = INODE_BYTES - _HOME.size
 _CLAIM_PAGES: Final = 1 << 20
+# Of a path that is shown; directories may go round in a circle.
+_MOST_DEPTH: Final = 4096
 _TYPES: Final = {
     stat.S_IFREG,
     stat.S_IFDIR,
@@ -122,6 +127,20 @@ def names(listing: bytes | None, inode: int) -> bool:
         return listing is not None and Listed.unpack(key, listing).inode == inode
     except DamagedStoreError:
         return False
+
+
+def path_of(transaction: Transaction, inode: Inode) -> str:
+    """The path of an inode's home entry, as far as the records lead."""
+    path, number, parent, cookie = "", inode.number, inode.parent, inode.cookie
+    for _ in range(_MOST_DEPTH):
+        listing = transaction.get(Table.COOKIES, pair_key(parent, cookie))
+        if number == ROOT_INODE or listing is None or not names(listing, number):
+            break
+        name = Listed.unpack(pair_key(parent, cookie), listing).name
+        path = f"/{os.fsdecode(name)}{path}"
+        number = parent
+        parent, cookie = home_of(transaction.get(Table.INODES, id_key(number)) or b"")
+    return repr(path)
 
 
 @dataclass(slots=True)

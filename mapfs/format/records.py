@@ -6,6 +6,7 @@ Values are little-endian; keys are big-endian, so that LMDB sorts them as number
 import enum
 import stat
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -37,6 +38,7 @@ class Table(enum.IntEnum):
 
 META_UUID: Final = b"uuid"
 META_STATE: Final = b"state"
+META_LOST: Final = b"lost"
 
 _ID = struct.Struct(">Q")
 _ID_PAIR = struct.Struct(">QQ")
@@ -107,6 +109,18 @@ def unpack_extent(value: bytes) -> Extent:
 def unpack_mapping(key: bytes, value: bytes) -> Mapping:
     """A record of EXTENTS. Raises `DamagedStoreError` if it cannot be one."""
     return Mapping(pair_of(key)[1], *unpack_extent(value))
+
+
+def pack_lost(ranges: Iterable[tuple[int, int]]) -> bytes:
+    """The value of META's `lost`: offsets and lengths in the store file, bytes."""
+    return b"".join(_EXTENT.pack(offset, length) for offset, length in ranges)
+
+
+def unpack_lost(value: bytes) -> list[tuple[int, int]]:
+    """The inverse of `pack_lost`. Raises `DamagedStoreError` for an impossible length."""
+    if len(value) % _EXTENT.size:
+        raise DamagedStoreError("the record of lost bytes has the wrong length")
+    return list(_EXTENT.iter_unpack(value))
 
 
 def pack_count(count: int) -> bytes:

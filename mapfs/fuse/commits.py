@@ -6,6 +6,7 @@ import trio
 
 from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.store.store import Condition
 
 _log = logging.getLogger(__name__)
 
@@ -19,18 +20,22 @@ class Committer:
         self._begun = 0
         self._durable = 0
         self._pressure = trio.Event()
+        self._condition = filesystem.store.condition
+        self._lost = len(filesystem.store.backing.lost)
 
-    async def sync(self) -> None:
+    async def sync(self, inode: int | None = None) -> None:
         """Return when everything that was changed before the call is durable.
 
         Any number of callers share a commit: whoever waited while one that began after the call
-        was written need not start another. Raises `MapfsError` or `OSError` if it failed.
+        was written need not start another. Raises `MapfsError` or `OSError` if it failed, and
+        `OSError` (EIO) if there are bytes of the file `inode` that the disk refused.
         """
         begun = self._begun
         async with self._lock:
-            if self._durable > begun or not self._filesystem.is_dirty:
-                return
-            await self._commit()
+            if self._durable <= begun and self._filesystem.is_dirty:
+                await self._commit()
+        if inode is not None:
+            self._filesystem.require_written(inode)
 
     async def _commit(self) -> None:
         self._begun += 1
@@ -42,6 +47,20 @@ class Committer:
             self._durable = self._begun
         finally:
             self._filesystem.end_commit(succeeded=succeeded)
+            self._report()
+
+    def _report(self) -> None:
+        """Log it when the host's errors change what the filesystem can promise."""
+        condition, self._condition = self._condition, self._filesystem.store.condition
+        if self._condition is Condition.READ_ONLY and condition is not Condition.READ_ONLY:
+            _log.error("the catalog cannot be written: the filesystem is read-only from now on")
+        lost, self._lost = self._lost, len(self._filesystem.store.backing.lost)
+        if self._lost > lost:
+            _log.error(
+                "%d pages of the store cannot be written: fsync of their files fails, and"
+                " `mapfs fsck` will name them",
+                self._lost,
+            )
 
     async def reclaim(self) -> bool:
         """Commit so that freed pages can be used; False if nothing was freed."""
@@ -63,16 +82,20 @@ class Committer:
         return False
 
     async def run(self, interval: float) -> None:
-        """Commit every `interval` seconds while there is something to write, until cancelled."""
-        while True:
+        """Commit every `interval` seconds while there is something to write, until cancelled.
+
+        Returns once the catalog can no longer be written.
+        """
+        while not self._filesystem.is_failed:
             with trio.move_on_after(interval):
                 await self._pressure.wait()
             self._pressure = trio.Event()
             try:
                 await self.sync()
             except (MapfsError, OSError) as error:
-                _log.error("commit failed, trying again in %g s: %s", interval, error)
-                await trio.sleep(interval)
+                if not self._filesystem.is_failed:
+                    _log.error("commit failed, trying again in %g s: %s", interval, error)
+                    await trio.sleep(interval)
             except Exception:  # noqa: BLE001 (the mount must go on)
                 # The log still holds what was answered.
                 _log.exception("commit failed, trying again in %g s", interval)

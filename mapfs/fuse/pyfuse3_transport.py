@@ -299,7 +299,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
 
     @_handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's)
-        await self.committer.sync()
+        await self.committer.sync(fh)
 
     # Attributes and the whole
 

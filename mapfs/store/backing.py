@@ -4,16 +4,23 @@ Offsets and lengths are bytes. Only the thread that owns the filesystem calls th
 except `sync`, `punch` and `load`, which a worker thread may call at the same time.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.syscalls import CacheStatistics
 
 Data: TypeAlias = bytes | bytearray | memoryview
 
 
 class Backing(Protocol):
-    """A growing array of bytes that can be mapped, made durable, and given back in pieces."""
+    """A growing array of bytes that can be mapped, made durable, and given back in pieces.
+
+    `lost` are the pages whose bytes the host could not write: reading them is EIO until they are
+    written whole, zeroed or punched. The set is replaced and never changed.
+    """
+
+    lost: MachinePages
 
     def resize(self, size: int) -> None:
         """Make the backing `size` bytes long, never shorter; new bytes cost nothing yet.
@@ -22,7 +29,10 @@ class Backing(Protocol):
         """
 
     def read(self, offset: int, length: int) -> Iterable[memoryview]:
-        """Views of the mapped bytes, in order, to be used before the next commit ends."""
+        """Views of the mapped bytes, in order, to be used before the next commit ends.
+
+        Raises `OSError` (EIO) where bytes are `lost`.
+        """
 
     def write(self, offset: int, data: Data) -> None:
         """Write within pages that were prepared. Raises `OSError`."""
@@ -38,14 +48,16 @@ class Backing(Protocol):
         """Give the blocks of free pages back to the host, where it can take them."""
 
     def sync(self) -> None:
-        """Return when everything written before the call is on stable storage (fdatasync(2)).
+        """Return when what was written before is on stable storage (fdatasync(2)), or `lost`.
 
-        Raises `OSError`; once it did, every later call does too.
+        Raises `OSError` if the host as a whole cannot write, or is full; the next call tries again.
         """
 
-    @property
-    def is_failed(self) -> bool:
-        """Whether a `sync` has raised: bytes written before it may not be on the disk."""
+    def inherit(self) -> None:
+        """Another process wrote what the next `sync` is about: an error of it cannot be mended."""
+
+    def on_error(self, call: Callable[[], None]) -> None:
+        """Let `sync` call this, in its thread, as soon as the host has reported an error."""
 
     def load(self, offset: int, length: int) -> None:
         """Bring bytes into memory. Raises `OSError` (EIO) where a mapping would raise SIGBUS."""
@@ -65,6 +77,7 @@ class MemoryBacking:
 
     def __init__(self, size: int = 0) -> None:
         self._bytes = bytearray(size)
+        self.lost = MachinePages()
 
     def resize(self, size: int) -> None:
         """See `Backing.resize`."""
@@ -91,10 +104,11 @@ class MemoryBacking:
     def sync(self) -> None:
         """See `Backing.sync`."""
 
-    @property
-    def is_failed(self) -> bool:
-        """See `Backing.is_failed`."""
-        return False
+    def inherit(self) -> None:
+        """See `Backing.inherit`."""
+
+    def on_error(self, call: Callable[[], None]) -> None:
+        """See `Backing.on_error`."""
 
     def load(self, offset: int, length: int) -> None:
         """See `Backing.load`."""

@@ -25,6 +25,11 @@ _MAP_BYTES: Final = 1 << 40
 # Up to this size every page is checked before LMDB sees it: a tenth of a second. In larger
 # catalogs only a thorough opening does so, four seconds for a million files.
 _CHECKED_BYTES: Final = 32 << 20
+# What a changed record takes of the catalog's file when it is committed, as a rule: it, its share
+# of a page that is half full, and as much for the inode that changes with it.
+_RECORD_BYTES: Final = 2048
+# At least so much is set aside at a time.
+_STEP_BYTES: Final = 4 << 20
 # Blocks of the host kept behind the catalog's end, so that what makes space can be committed when
 # the host has none left: a quarter of the catalog, within these bounds.
 _LEAST_RESERVE_BYTES: Final = 1 << 20
@@ -66,8 +71,9 @@ class Catalog:
         except lmdb.Error as error:
             raise DamagedStoreError(f"{path}: {error}") from error
         self._reader = self._environment.begin(buffers=False)
-        self._reserved = 0
+        self._end = self._reserved = 0
         self._fd = -1
+        self.is_failed = False
         if lock and not read_only:
             self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             self._keep_reserve()
@@ -115,8 +121,8 @@ class Catalog:
         """Write one durable transaction: for each table new values, or None to delete.
 
         This is the commit point. Begins and ends in the calling thread. Raises `NoSpaceError` when
-        the catalog or its disk is full and `MapfsError` for another failure; nothing is then
-        changed.
+        the catalog or its disk is full and `MapfsError` for another failure, which also sets
+        `is_failed`: what LMDB has mapped may not be what is on the disk. Nothing is then changed.
         """
         try:
             with self._environment.begin(write=True) as transaction:
@@ -127,18 +133,41 @@ class Catalog:
         except lmdb.Error as error:
             if self._host_is_full():
                 raise NoSpaceError(f"the catalog cannot grow: {error}") from error
-            raise _from_lmdb(error) from error
+            found = _from_lmdb(error)
+            self.is_failed = not isinstance(found, NoSpaceError)
+            raise found from error
         self._keep_reserve()
 
     def _keep_reserve(self) -> None:
         """Have blocks set aside behind the catalog's end; less if the host has no more."""
-        end = self.size
-        reserve = min(max(end // 4, _LEAST_RESERVE_BYTES), _MOST_RESERVE_BYTES)
-        if self._fd < 0 or self._reserved >= end + reserve // 2:
+        self._end = end = self.size
+        if self._fd < 0 or self._reserved >= end + self._reserve_bytes // 2:
             return
         with contextlib.suppress(OSError):
-            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, end, reserve)
-            self._reserved = end + reserve
+            self._set_aside(end, end + self._reserve_bytes)
+
+    @property
+    def _reserve_bytes(self) -> int:
+        return min(max(self._end // 4, _LEAST_RESERVE_BYTES), _MOST_RESERVE_BYTES)
+
+    def _set_aside(self, start: int, end: int) -> None:
+        try:
+            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, start, end - start)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            end = _MAP_BYTES  # a host that cannot reserve is not asked again
+        self._reserved = end
+
+    def require_room(self, records: int) -> None:
+        """Raise unless the host has blocks for so many changed records besides the reserve.
+
+        A system call only for every few thousand records, and while the host refuses. Raises
+        `OSError` (ENOSPC, EDQUOT).
+        """
+        needed = self._end + self._reserve_bytes // 2 + records * _RECORD_BYTES
+        if self._fd >= 0 and self._reserved < needed:
+            self._set_aside(self._end, needed + _STEP_BYTES)
 
     def _host_is_full(self) -> bool:
         """Whether the host has no room for the reserve: LMDB calls a short write an I/O error."""

@@ -80,10 +80,13 @@ class IntentLog:
         self._generation = generation
         self._offset, self._end = start + HALF_HEADER_BYTES, start + HALF_BYTES
 
-    def mark_failed(self) -> None:
-        """Note that what the log refers to could not be written to the store's disk."""
+    def mark_failed(self, *, failed: bool = True) -> None:
+        """Note that bytes that the log refers to may not be on the store's disk, or are again.
+
+        May be called in any thread.
+        """
         for start in (0, HALF_BYTES):
-            self._view[start + FAILED_OFFSET] = 1
+            self._view[start + FAILED_OFFSET] = failed
 
     @property
     def is_failed(self) -> bool:

@@ -15,6 +15,8 @@ from typing import Final
 
 from mapfs.format.extent import split_at
 from mapfs.store.backing import Data
+from mapfs.store.machine_pages import MachinePages
+from mapfs.store.synced_file import SyncedFile
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
@@ -49,7 +51,7 @@ class MappedFile:
         self._window_bytes = window_size(address_space)
         self._most_windows = max(1, (address_space or 1 << 46) // self._window_bytes)
         self._windows: OrderedDict[int, memoryview] = OrderedDict()
-        self._sync_error: OSError | None = None
+        self._file = SyncedFile(fd)
         self._ways: list[Callable[[int, int], None]] = [
             self._zero_range,
             self._punch_and_allocate,
@@ -72,6 +74,8 @@ class MappedFile:
 
     def read(self, offset: int, length: int) -> Iterable[memoryview]:
         """See `Backing.read`."""
+        if self.lost and self.lost.touches(offset, length):
+            raise OSError(errno.EIO, "bytes of the store that could not be written")
         within = offset % self._window_bytes
         if within + length <= self._window_bytes:
             return (self._window(offset // self._window_bytes)[within : within + length],)
@@ -97,21 +101,19 @@ class MappedFile:
 
     def write(self, offset: int, data: Data) -> None:
         """See `Backing.write`."""
-        view = memoryview(data)
-        while view.nbytes:
-            written = os.pwrite(self._fd, view, offset)
-            view = view[written:]
-            offset += written
+        self._file.write(offset, data)
 
     def prepare(self, offset: int, length: int) -> None:
         """See `Backing.prepare`. What the host cannot do is not tried again."""
         while True:
             try:
-                return self._ways[0](offset, length)
+                self._ways[0](offset, length)
+                break
             except OSError as error:
                 if error.errno not in _CANNOT or len(self._ways) == 1:
                     raise
                 self._ways.pop(0)
+        self._file.emptied(offset, length)
 
     def _zero_range(self, offset: int, length: int) -> None:
         fallocate(self._fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)
@@ -132,26 +134,32 @@ class MappedFile:
         except OSError as error:
             if error.errno not in _CANNOT:
                 raise
+        self._file.emptied(offset, length)
+
+    def inherit(self) -> None:
+        """See `Backing.inherit`."""
+        self._file.inherit()
 
     def sync(self) -> None:
         """See `Backing.sync`."""
-        if self._sync_error is not None:
-            raise self._sync_error
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            # The kernel marks pages clean that it could not write and reports that once
-            # (fsync(2), NOTES): a later success would say nothing of them.
-            self._sync_error = error
-            raise
+        self._file.sync()
 
     @property
-    def is_failed(self) -> bool:
-        """See `Backing.is_failed`."""
-        return self._sync_error is not None
+    def lost(self) -> MachinePages:
+        """See `Backing.lost`."""
+        return self._file.lost
+
+    @lost.setter
+    def lost(self, pages: MachinePages) -> None:
+        self._file.lost = pages
+
+    def on_error(self, call: Callable[[], None]) -> None:
+        """See `Backing.on_error`."""
+        self._file.on_error = call
 
     def load(self, offset: int, length: int) -> None:
         """See `Backing.load`."""
+        self._file.before_load(offset, length)
         scratch = bytearray(min(length, _LOAD_BYTES))
         for start, count in split_at(offset, length, _LOAD_BYTES):
             if os.preadv(self._fd, [memoryview(scratch)[:count]], start) < count:

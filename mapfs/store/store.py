@@ -3,6 +3,7 @@
 Belongs to one thread, except `Commit.write`. A store must be opened after the last `fork()`.
 """
 
+import enum
 from collections.abc import Callable
 from typing import Final
 
@@ -11,6 +12,7 @@ from mapfs.format.frames import Kind
 from mapfs.format.records import (
     FIRST_ID,
     MAX_U64,
+    META_LOST,
     META_STATE,
     META_UUID,
     ROOT_INODE,
@@ -18,17 +20,31 @@ from mapfs.format.records import (
     State,
     Table,
     id_key,
+    unpack_lost,
 )
 from mapfs.format.superblock import Superblock
 from mapfs.store.allocator import Allocator
 from mapfs.store.backing import Backing
 from mapfs.store.catalog import Catalog
 from mapfs.store.log import IntentLog
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.replay import Replay
 from mapfs.store.transaction import Commit, Transaction
 
 # More than a filesystem can use up.
 _MOST_IDS: Final = 1 << 62
+
+
+class Condition(enum.Enum):
+    """How a store is, as `user.mapfs.fs.state` says it.
+
+    DEGRADED: bytes of files are lost, or the last commit failed and is tried again.
+    READ_ONLY: the catalog could not be written, and nothing can be changed until it is opened anew.
+    """
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    READ_ONLY = "read-only"
 
 
 class Store:
@@ -65,12 +81,27 @@ class Store:
         self.lost_data = log is not None and log.is_failed
         self.replayed = self._replay()
         check_state(superblock, self.state, pages)
+        backing.lost = MachinePages(read_lost(superblock, catalog, self.state))
         _check_root(self.transaction)
         self.allocator = Allocator(self.transaction, backing, superblock, self.state)
         self.allocator.adopt_runs(self.replayed.runs.values())
         if log is not None and not read_only:
-            log.begin(self.state.commits + 1, self._durable)
-            self.transaction.keep_log()
+            self._keep_log(log)
+
+    def _keep_log(self, log: IntentLog) -> None:
+        log.begin(self.state.commits + 1, self._durable)
+        self.transaction.keep_log()
+        # At once, and not when the commit ends: the daemon may be killed before.
+        self.backing.on_error(log.mark_failed)
+        if self.replayed.is_needed:
+            self.backing.inherit()
+
+    @property
+    def condition(self) -> Condition:
+        """Whether the host's errors have left a mark."""
+        if self.catalog.is_failed:
+            return Condition.READ_ONLY
+        return Condition.DEGRADED if self._is_retrying or self.backing.lost else Condition.OK
 
     def _replay(self) -> Replay:
         replay = Replay(self.transaction)
@@ -97,6 +128,13 @@ class Store:
             self.allocator.note_runs()
             self.transaction.note(Kind.STATE, b"", self.state.pack())
             self.log.append(self.transaction.take_unlogged())
+
+    def require_room(self) -> None:
+        """Before anything that makes the catalog larger: raise if the host may be too full for it.
+
+        Raises `OSError` (ENOSPC, EDQUOT). What makes space does not ask: a reserve is kept for it.
+        """
+        self.catalog.require_room(self.transaction.changes)
 
     def next_id(self) -> int:
         """A number that was never used before, for an inode or a directory cookie."""
@@ -132,14 +170,14 @@ class Store:
         freed = self.transaction.finish()
         self._durable = self._committing
         self._is_retrying = False
+        if self.log is not None:
+            self.log.mark_failed(failed=False)
         self.allocator.release(freed)
 
     def abort(self) -> None:
         """The commit's `write` raised: its changes join those of the next commit."""
         self.state.commits -= 1
         self._is_retrying = True
-        if self.log is not None and self.backing.is_failed:
-            self.log.mark_failed()
         self.transaction.abort()
 
     def close(self) -> None:
@@ -159,6 +197,15 @@ def read_state(superblock: Superblock, catalog: Catalog) -> State:
     if value is None:
         raise DamagedStoreError("the catalog has no state record")
     return State.unpack(value)
+
+
+def read_lost(superblock: Superblock, catalog: Catalog, state: State) -> list[tuple[int, int]]:
+    """The ranges of the store that could not be written. Raises `DamagedStoreError`."""
+    found = unpack_lost(catalog.get(Table.META, META_LOST) or b"")
+    store_bytes = state.store_pages * superblock.page_size
+    if any(sum(each) > store_bytes for each in found):
+        raise DamagedStoreError("the catalog's lost bytes lie outside the store")
+    return found
 
 
 def check_state(superblock: Superblock, state: State, pages: int | None) -> None:

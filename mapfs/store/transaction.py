@@ -6,12 +6,12 @@ order in which a commit reaches the disk is written here and nowhere else: `Comm
 
 import contextlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 from mapfs.format.extent import Extent, joined
 from mapfs.format.frames import Change
-from mapfs.format.records import Table
+from mapfs.format.records import META_LOST, Table, pack_lost
 from mapfs.store.backing import Backing
 from mapfs.store.catalog import Catalog
 from mapfs.store.generation import Generation
@@ -41,12 +41,19 @@ class Commit:
         """
         self._backing.sync()
         if any(self.generation.tables):
-            self._catalog.apply(self.generation.tables)
+            self._catalog.apply(self._with_lost())
         for extent in joined(self.generation.freed):
             # Durable by now: a host that cannot take the blocks back does not undo the commit,
             # and `Backing.prepare` zeroes them before they are used again.
             with contextlib.suppress(OSError):
                 self._backing.punch(extent.start * self._page_size, extent.count * self._page_size)
+
+    def _with_lost(self) -> list[Mapping[bytes, bytes | None]]:
+        """The changed records, and which bytes of the store `sync` could not write."""
+        tables: list[Mapping[bytes, bytes | None]] = [*self.generation.tables]
+        lost = pack_lost(self._backing.lost.runs())
+        tables[Table.META] = {**tables[Table.META], META_LOST: lost or None}
+        return tables
 
 
 class Transaction:

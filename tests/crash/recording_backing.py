@@ -1,8 +1,9 @@
 """A backing that journals what it changes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from mapfs.store.backing import Backing, Data
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.syscalls import CacheStatistics
 from tests.crash.journal import STORE, Journal, Kind
 
@@ -16,6 +17,7 @@ class RecordingBacking:
     def __init__(self, inner: Backing, journal: Journal) -> None:
         self._inner = inner
         self._journal = journal
+        self.lost = MachinePages()
 
     def resize(self, size: int) -> None:
         self._inner.resize(size)
@@ -46,9 +48,11 @@ class RecordingBacking:
     def sync(self) -> None:
         self._journal.append(Kind.SYNC, STORE)
 
-    @property
-    def is_failed(self) -> bool:
-        return False
+    def inherit(self) -> None:
+        self._inner.inherit()
+
+    def on_error(self, call: Callable[[], None]) -> None:
+        self._inner.on_error(call)
 
     def load(self, offset: int, length: int) -> None:
         self._inner.load(offset, length)

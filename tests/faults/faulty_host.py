@@ -1,8 +1,10 @@
 """A passthrough filesystem that fails on command: `python faulty_host.py SOURCE MNT RULES`.
 
 RULES is a file of lines `OPERATION NAME ERRNO FIRST END`: reads, writes and fsyncs (operation
-`read`, `write` or `fsync`) of the file NAME answer ERRNO where they touch bytes FIRST to END. It is
-read again whenever it changed. One flat directory; files can be mapped.
+`read`, `write` or `fsync`) of the file NAME answer ERRNO where they touch bytes FIRST to END. An
+fsync touches what was written since the one before, whether that failed or not, as when the pages
+look clean that could not be written; and all of the file, if the rule says so. Rules are read again
+whenever they changed. One flat directory; files can be mapped.
 """
 
 import contextlib
@@ -18,6 +20,9 @@ import trio
 from pyfuse3 import ROOT_INODE, EntryAttributes, FileInfo, FUSEError
 
 # ruff: noqa: ARG002 (handlers take what the protocol passes)
+
+# Only rules for all of a file reach so far.
+_BEHIND = (1 << 62) - 1
 
 _STAT = (
     *("st_mode", "st_nlink", "st_uid", "st_gid", "st_size"),
@@ -38,6 +43,7 @@ class FaultyHost(pyfuse3.Operations):
         self._rules = rules
         self._names: dict[int, str] = {}
         self._open: dict[int, str] = {}
+        self._unsynced: dict[str, list[tuple[int, int]]] = {}
 
     def _fail(self, operation: str, name: str, first: int = 0, end: int = 1 << 62) -> None:
         for line in self._rules.read_text().splitlines():
@@ -94,11 +100,15 @@ class FaultyHost(pyfuse3.Operations):
         return os.pread(fh, size, off)
 
     async def write(self, fh, off, buf) -> int:
-        self._fail("write", self._open[fh], off, off + len(buf))
+        name, end = self._open[fh], off + len(buf)
+        self._fail("write", name, off, end)
+        self._unsynced.setdefault(name, []).append((off, end))
         return os.pwrite(fh, buf, off)
 
     async def fsync(self, fh, datasync) -> None:
-        self._fail("fsync", self._open[fh])
+        name = self._open[fh]
+        for first, end in [(_BEHIND, _BEHIND + 1), *self._unsynced.pop(name, [])]:
+            self._fail("fsync", name, first, end)
 
     async def flush(self, fh) -> None:
         pass

@@ -176,45 +176,170 @@ def test_a_write_that_fails(volume: Volume, host: Host, cache: str, code: str) -
     assert (mnt / "after").read_bytes() == b"after" * 1000
 
 
-def test_an_fsync_that_fails_is_not_forgotten(volume: Volume, host: Host) -> None:
+def state(mnt: Path) -> str:
+    return os.getxattr(mnt, "user.mapfs.fs.state").decode()
+
+
+def bad_disk(volume: Volume, host: Host) -> tuple[Path, str]:
+    """Three files, the disk below one of which refuses what is written from now on."""
+    mnt = volume.mount("--commit", "3600")
+    for name in ("before", "bad", "after"):
+        assert put(mnt / name, name.encode() * 30_000) == 0
+    first, _ = extent_of(host, b"bad" * 30_000)
+    host.fail(f"fsync store EIO {first + 4096} {first + 8192}")
+    return mnt, f"EIO {first + 4096} {first + 8192}"
+
+
+def overwrite(path: Path, data: bytes) -> int:
+    """Write in place and fsync; the errno."""
+
+    def write() -> None:
+        with path.open("r+b", buffering=0) as file:
+            file.write(data)
+            os.fsync(file.fileno())
+
+    return code_of(write)
+
+
+def test_a_file_whose_bytes_the_disk_refuses(volume: Volume, host: Host) -> None:
+    """Its fsync fails until the bytes are written; other files go on."""
+    mnt, _ = bad_disk(volume, host)
+    with (mnt / "before").open("r+b", buffering=0) as file:
+        file.write(b"BEFORE" * 100)
+        assert overwrite(mnt / "bad", b"BAD" * 30_000) == errno.EIO
+        assert code_of(lambda: os.fsync(file.fileno())) == 0
+    assert fsync(mnt / "bad") == errno.EIO
+    assert fsync(mnt / "before") == fsync(mnt / "after") == fsync(mnt) == 0
+    assert put(mnt / "new", b"new" * 10_000) == 0
+    assert overwrite(mnt / "after", b"AFTER" * 10_000) == 0
+    assert (mnt / "before").read_bytes()[:606] == b"BEFORE" * 100 + b"before"
+    assert state(mnt) == "degraded"
+    wait_until(lambda: "1 pages of the store cannot be written" in volume.log.read_text(), "a line")
+    host.heal()
+    assert fsync(mnt / "bad") == errno.EIO  # nothing has written them meanwhile
+    assert overwrite(mnt / "bad", b"Bad" * 30_000) == 0
+    assert state(mnt) == "ok"
+    mnt = volume.remount()
+    assert (mnt / "bad").read_bytes() == b"Bad" * 30_000
+    assert (mnt / "new").read_bytes() == b"new" * 10_000
+
+
+def test_a_mount_knows_what_the_disk_refused_before(volume: Volume, host: Host) -> None:
+    mnt, _ = bad_disk(volume, host)
+    assert overwrite(mnt / "bad", b"BAD" * 30_000) == errno.EIO
+    assert put(mnt / "new", b"new") == 0
+    volume.umount()
+    host.heal()
+    found = mapfs("fsck", volume.store, status=4).stdout
+    assert "bytes-written: inode" in found
+    assert "'/bad'" in found
+    mapfs("fsck", "--repair", volume.store, status=4)
+    volume.mount()
+    assert state(mnt) == "degraded"
+    assert fsync(mnt / "bad") == errno.EIO
+    with (mnt / "bad").open("rb", buffering=0) as file:
+        assert os.pread(file.fileno(), 4096, 0) == (b"BAD" * 30_000)[:4096]
+        assert code_of(lambda: os.pread(file.fileno(), 4096, 4096)) == errno.EIO
+    assert (mnt / "after").read_bytes() == b"after" * 30_000
+    assert (mnt / "new").read_bytes() == b"new"
+    (mnt / "bad").unlink()
+    assert fsync(mnt) == 0
+    assert put(mnt / "in its place", b"p" * 200_000) == 0
+    volume.remount()
+    assert state(mnt) == "ok"
+
+
+def test_a_killed_daemon_leaves_what_the_disk_refused_on_record(volume: Volume, host: Host) -> None:
+    mnt, _ = bad_disk(volume, host)
+    assert overwrite(mnt / "bad", b"BAD" * 30_000) == errno.EIO
+    (mnt / "answered").mkdir()
+    volume.kill()
+    volume.mount()
+    assert (mnt / "answered").is_dir()
+    assert fsync(mnt / "bad") == errno.EIO
+    host.heal()
+    assert put(mnt / "bad", b"anew") == 0
+
+
+def test_a_store_that_cannot_be_synced_at_all(volume: Volume, host: Host) -> None:
+    """Nothing is said to be safe before it is; then all of it is written again."""
+    mnt = volume.mount("--commit", "3600")
+    assert put(mnt / "before", b"before") == 0
+    host.fail(f"fsync store EIO {_ALL}")
+    for name in ("one", "two"):
+        assert put(mnt / name, name.encode() * 10_000) == errno.EIO
+    assert fsync(mnt / "one") == errno.EIO
+    assert state(mnt) == "degraded"
+    assert (mnt / "before").read_bytes() == b"before"
+    host.heal()
+    assert fsync(mnt / "one") == 0
+    assert state(mnt) == "ok"
+    assert put(mnt / "later", b"later") == 0
+    mnt = volume.remount()
+    assert (mnt / "one").read_bytes() == b"one" * 10_000
+    assert (mnt / "two").read_bytes() == b"two" * 10_000
+
+
+def test_a_store_that_cannot_be_synced_until_the_end(volume: Volume, host: Host) -> None:
+    """The next mount has what was answered, and says that it may not be whole."""
     mnt = volume.mount("--commit", "3600")
     assert put(mnt / "before", b"before") == 0
     host.fail(f"fsync store EIO {_ALL}")
     assert put(mnt / "lost", b"l" * 10_000) == errno.EIO
-    host.heal()
-    # The kernel has marked the pages clean that it could not write: nobody can write them again.
-    assert fsync(mnt / "lost") == errno.EIO
-    assert put(mnt / "later", b"later") == errno.EIO
-    assert (mnt / "before").read_bytes() == b"before"
-    assert volume.daemons
     subprocess.run(["umount", mnt], check=True)
     volume.wait_for_end()
+    host.heal()
     mapfs("mount", volume.store, volume.mnt, "--log", volume.log)
+    assert "may have lost data" in volume.log.read_text()
     assert (volume.mnt / "before").read_bytes() == b"before"
     assert put(volume.mnt / "again", b"again") == 0
 
 
 def test_a_catalog_that_cannot_be_written(faulty_catalog: Volume, host: Host) -> None:
+    """From then on the filesystem can be read only; the next mount has what was answered."""
     volume = faulty_catalog
-    mnt = volume.mount("--commit", "1")
+    mnt = volume.mount("--commit", "3600")
     assert put(mnt / "before", b"before") == 0
+    assert put(mnt / "deleted", b"while it was open") == 0
+    (mnt / "answered").mkdir()
     host.fail(f"write catalog EIO {_ALL}", f"fsync catalog EIO {_ALL}")
-    started = time.monotonic()
-    assert put(mnt / "fails", b"fails") == errno.EIO
-    assert fsync(mnt) == errno.EIO
+    with (mnt / "deleted").open("rb"):
+        (mnt / "deleted").unlink()
+        assert put(mnt / "fails", b"fails") == errno.EIO
+        assert state(mnt) == "read-only"
+    for change in (
+        lambda: (mnt / "new").mkdir(),
+        lambda: (mnt / "before").unlink(),
+        lambda: (mnt / "before").rename(mnt / "behind"),
+        lambda: (mnt / "before").chmod(0o600),
+        lambda: os.setxattr(mnt / "before", "user.a", b"1"),
+        lambda: os.truncate(mnt / "before", 0),
+    ):
+        assert code_of(change) == errno.EROFS
+    assert fsync(mnt / "before") == errno.EIO
     assert (mnt / "before").read_bytes() == b"before"
-    wait_until(lambda: "commit failed" in volume.log.read_text(), "a line in the log")
-    assert time.monotonic() - started < 30
-    assert volume.daemons
+    assert sorted(os.listdir(mnt)) == ["answered", "before", "fails"]
+    assert volume.log.read_text().count("the filesystem is read-only from now on") == 1
+    assert "commit failed" not in volume.log.read_text()
+    table = mapfs("df", mnt).stdout
+    assert "read-only" in table
     host.heal()
-    wait_until(lambda: fsync(mnt) == 0, "the commits to go on")
-    assert put(mnt / "after", b"after") == 0
+    assert code_of(lambda: (mnt / "new").mkdir()) == errno.EROFS
     mnt = volume.remount()
-    assert {path.name: path.read_bytes() for path in mnt.iterdir()} == {
-        "before": b"before",
-        "fails": b"fails",
-        "after": b"after",
-    }
+    assert state(mnt) == "ok"
+    assert sorted(os.listdir(mnt)) == ["answered", "before", "fails"]
+    assert put(mnt / "after", b"after") == 0
+
+
+def test_the_timer_ends_when_the_catalog_cannot_be_written(
+    faulty_catalog: Volume, host: Host
+) -> None:
+    volume = faulty_catalog
+    mnt = volume.mount("--commit", "0.2")
+    host.fail(f"write catalog EIO {_ALL}", f"fsync catalog EIO {_ALL}")
+    (mnt / "answered").mkdir()
+    wait_until(lambda: state(mnt) == "read-only", "the state to change")
+    assert volume.daemons
 
 
 def test_a_catalog_that_cannot_be_written_until_the_end(faulty_catalog: Volume, host: Host) -> None:

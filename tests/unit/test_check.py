@@ -26,6 +26,7 @@ from mapfs.format.records import (
 )
 from mapfs.format.totals import Totals
 from mapfs.store.catalog import Catalog
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.opening import open_store
 from mapfs.store.store import Store
 from tests.unit.support import ME, PAGE, ROOT, findings, make, memory_store, open_fs
@@ -340,6 +341,12 @@ def listing_that_does_not_decode(store: Store) -> None:
     store.transaction.put(Table.COOKIES, pair_key(D, 600), b"")
 
 
+@breaks("bytes-written")
+def bytes_that_the_disk_refused(store: Store) -> None:
+    _, extent = first_mapping(store, F)
+    store.backing.lost = MachinePages([(extent.start * PAGE, 1)])
+
+
 @pytest.mark.parametrize(("way", "expected"), BREAKS.values(), ids=BREAKS)
 def test_each_invariant(fs: Filesystem, way: Callable[[Store], object], expected: set[str]) -> None:
     way(fs.store)
@@ -354,6 +361,20 @@ def test_every_invariant_of_the_check_is_broken_here() -> None:
     named = set(re.findall(r'Finding\(\s*"([a-z-]+)"', source))
     assert named
     assert set().union(*(names for _, names in BREAKS.values())) >= named
+
+
+def test_lost_bytes_are_those_of_a_path() -> None:
+    fs = Filesystem(memory_store(64))
+    directory = fs.mkdir(ROOT, b"a directory", 0o755, ME).number
+    number = make(fs, b"file", b"x" * 3 * PAGE, directory)
+    make(fs, b"other", b"x" * 3 * PAGE)
+    _, extent = first_mapping(fs.store, number)
+    fs.store.backing.lost = MachinePages([((extent.end - 1) * PAGE, PAGE)])
+    fs.flush()
+    fs.store.allocator.settle()
+    (found,) = Check(fs.store).findings()
+    assert f"inode {number}, '/a directory/file':" in found.message
+    fs.close()
 
 
 def test_a_good_store(fs: Filesystem) -> None:

@@ -12,7 +12,9 @@ import pytest
 from mapfs.errors import NotFoundError
 from mapfs.filesystem import filesystem as filesystem_module
 from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.store import synced_file
 from mapfs.store.mapped_file import MappedFile
+from mapfs.store.opening import open_store
 from tests.unit.support import (
     PAGE,
     ROOT,
@@ -250,21 +252,69 @@ def test_a_daemon_may_die_after_a_failed_commit(fs: Filesystem, bundle: Path) ->
     fs.close()
 
 
-def test_data_that_cannot_be_synced_is_never_said_to_be_durable(
-    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+def _fail(_fd: int) -> None:
+    raise OSError(errno.EIO, "broken disk")
+
+
+def test_data_that_could_not_be_synced_are_written_again(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = make(fs, b"one", b"1")
+    monkeypatch.setattr(os, "fdatasync", _fail)
+    with pytest.raises(OSError, match="broken disk"):
+        fs.commit()
+    assert fs.getxattr(ROOT, b"user.mapfs.fs.state") == b"degraded"
+    monkeypatch.undo()
+    (where, length) = next(fs._content._stored(number))
+    again: list[tuple[int, bytes]] = []
+    monkeypatch.setattr(
+        synced_file, "_put", lambda _fd, data, offset: again.append((offset, bytes(data)))
+    )
+    fs.commit()
+    assert again == [(where, b"1" + bytes(length - 1))]
+    assert fs.getxattr(ROOT, b"user.mapfs.fs.state") == b"ok"
+    fs.require_written(number)
+    fs = die(fs, bundle)
+    assert not fs.store.lost_data
+    assert content(fs, number) == b"1"
+    fs.close()
+
+
+def test_a_log_is_not_trusted_after_a_sync_that_failed(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make(fs, b"one", b"1")
-
-    def fail(_fd: int) -> None:
-        raise OSError(errno.EIO, "broken disk")
-
-    monkeypatch.setattr(os, "fdatasync", fail)
+    answer(fs)
+    monkeypatch.setattr(os, "fdatasync", _fail)
     with pytest.raises(OSError, match="broken disk"):
         fs.commit()
     monkeypatch.undo()
-    with pytest.raises(OSError, match="broken disk"):
-        fs.commit()
+    fs = die(fs, bundle)
+    assert fs.store.lost_data
+    fs.close()
+    fs = open_fs(bundle)
+    assert not fs.store.lost_data
+    fs.close()
+
+
+def test_an_error_about_what_a_killed_daemon_wrote_is_not_forgotten(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows which pages it had written: no commit of this life may succeed."""
+    make(fs, b"one", b"1")
+    answer(fs)
     fs.store.close()
+    store = open_store(bundle)
+    monkeypatch.setattr(os, "fdatasync", _fail)
+    with pytest.raises(OSError, match="broken disk"):
+        Filesystem(store)
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="broken disk"):
+        store.backing.sync()
+    store.close()
+    fs = open_fs(bundle)
+    assert fs.store.lost_data
+    fs.close()
 
 
 def test_what_is_dirty(fs: Filesystem) -> None:

@@ -177,5 +177,9 @@ def test_a_store_file_that_became_shorter(tmp_path: Path) -> None:
 
 
 def test_memory_never_fails() -> None:
-    assert not MemoryBacking(10).is_failed
+    backing = MemoryBacking(10)
+    backing.on_error(lambda: pytest.fail("memory has no errors"))
+    backing.inherit()
+    backing.sync()
+    assert not backing.lost
     assert mapped_file.DEFAULT_WINDOW_BYTES == 1 << 30

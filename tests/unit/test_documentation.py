@@ -301,7 +301,7 @@ def test_tables(filesystem):
         assert found, f"no record in {table.name}"
         for key, value in found:
             if table is Table.META:
-                assert key in (records.META_UUID, records.META_STATE)
+                assert key in (records.META_UUID, records.META_STATE, records.META_LOST)
                 continue
             assert key_shape.fits(key), table.name
             assert value_shape.fits(value), table.name

@@ -116,7 +116,7 @@ def test_every_value_alone_and_together(fs: Filesystem, number: int) -> None:
         assert said
         for key, expected in said.items():
             alone = fs.getxattr(inode, b"user.mapfs." + group + b"." + key.encode())
-            assert alone == b"%d" % expected
+            assert alone == str(expected).encode()
         together = fs.getxattr(inode, b"user.mapfs." + group)
         assert together.decode() == " ".join(f"{key}={number}" for key, number in said.items())
 

@@ -16,6 +16,7 @@ from mapfs.filesystem.clock import now
 from mapfs.filesystem.survey import INODE_BYTES, LAST_ID, is_id, type_of
 from mapfs.format.records import (
     FIRST_ID,
+    META_LOST,
     META_STATE,
     META_UUID,
     ROOT_INODE,
@@ -28,6 +29,7 @@ from mapfs.format.superblock import HEADER_BYTES, Superblock, read_superblock
 from mapfs.format.totals import TOTALS_BYTES
 from mapfs.store.bundle import Bundle, lock_file
 from mapfs.store.catalog import Catalog
+from mapfs.store.store import read_lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ def obstacles_in(catalog: Catalog, superblock: Superblock, pages: int) -> Iterat
         what = "there is no state" if found is None else "the state's counters are impossible"
         finding = Finding("accounting", what)
         yield Obstacle(finding, "mend the state", Table.META, META_STATE, state.pack())
+    try:
+        read_lost(superblock, catalog, state)
+    except DamagedStoreError as error:
+        finding = Finding("record-decodes", str(error))
+        yield Obstacle(finding, "forget which bytes are lost", Table.META, META_LOST, b"")
     root = catalog.get(Table.INODES, id_key(ROOT_INODE)) or b""
     if not _is_directory(root):
         finding = Finding("tree-connected", "there is no root directory")
