@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -79,7 +80,7 @@ def _usage_at_rest(store: Path) -> dict[str, int | str]:
         return values
 
 
-def _print_table(described: dict[str, object]) -> None:
+def _print_table(described: Mapping[str, object]) -> None:
     from rich.console import Console
     from rich.table import Table
 

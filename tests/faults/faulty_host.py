@@ -24,10 +24,8 @@ from pyfuse3 import ROOT_INODE, EntryAttributes, FileInfo, FUSEError
 # Only rules for all of a file reach so far.
 _BEHIND = (1 << 62) - 1
 
-_STAT = (
-    *("st_mode", "st_nlink", "st_uid", "st_gid", "st_size"),
-    *("st_atime_ns", "st_mtime_ns", "st_ctime_ns"),
-)
+# Without times: at a new one the kernel drops what it has of the file in memory.
+_STAT = ("st_mode", "st_nlink", "st_uid", "st_gid", "st_size")
 _STATFS = (
     *("f_bsize", "f_frsize", "f_blocks", "f_bfree", "f_bavail"),
     *("f_files", "f_ffree", "f_favail", "f_namemax"),
