@@ -1,10 +1,9 @@
 """Who is asking."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """The process behind a call. `umask` is 0 where the kernel has applied it already."""
 
     uid: int

@@ -37,6 +37,7 @@ from mapfs.filesystem.survey import (
 )
 from mapfs.format.extent import Extent, Mapping
 from mapfs.format.records import (
+    HAS_ATTRIBUTES,
     ROOT_INODE,
     Entry,
     Inode,
@@ -143,7 +144,7 @@ class Check:
             if orphans.head == key or not inode.nlink:
                 yield from self._orphan(inode, orphans.of(key))
             if attributes.head == key:
-                yield from self._attributes(attributes.of(key))
+                yield from self._attributes(inode, attributes.of(key))
             self._count(inode)
         for records, report in strays:
             yield from _reported(records.before(BEHIND), report)
@@ -234,7 +235,9 @@ class Check:
         if not listed and inode.nlink == 0 and inode.number != ROOT_INODE:
             yield Finding("orphan", f"inode {inode.number} has no name and is no orphan")
 
-    def _attributes(self, records: Iterable[Record]) -> Iterator[Finding]:
+    def _attributes(self, inode: Inode, records: Iterable[Record]) -> Iterator[Finding]:
+        if not inode.flags & HAS_ATTRIBUTES:
+            yield Finding("attribute-flag", f"inode {inode.number} has attributes it denies")
         for key, _ in records:
             if len(key) == ID_BYTES:
                 yield Finding("record-decodes", f"inode {id_of(key)} has a nameless attribute")
@@ -248,10 +251,9 @@ class Check:
                 inode.parent, inode.nlink, inode.size, inode.own, inode.tree
             )
         if inode.number != ROOT_INODE and inode.nlink:
-            home = self._counted.get(inode.parent)
-            if home is None:
-                home = self._counted[inode.parent] = Totals()
-            home.add(share_of(inode, self._page_size, self._extents))
+            before = self._counted.get(inode.parent, Totals())
+            share = share_of(inode, self._page_size, self._extents)
+            self._counted[inode.parent] = before.plus(share)
 
     def _entries(self) -> Iterator[Finding]:
         """Every entry is listed, stands for an inode, and that inode knows it.

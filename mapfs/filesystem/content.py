@@ -27,6 +27,7 @@ from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
+_MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Content:
@@ -55,17 +56,19 @@ class Content:
                 views.extend(self._backing.read(where, length))
         return views
 
-    def _runs(self, inode: Inode, offset: int, end: int) -> Iterator[tuple[int | None, int]]:
+    def _runs(self, inode: Inode, offset: int, end: int) -> list[tuple[int | None, int]]:
         """The bytes from `offset` to `end` as (store offset or None for a hole, length)."""
         size = self._page_size
         first, last = offset // size, pages_for(end, size)
         found = self._extents.find(inode.number, first)
-        if found is not None and found.end >= last:
-            yield found.store_page(first) * size + offset % size, end - offset
-            return
+        if found is not None and found.page + found.count >= last:
+            return [((found.start - found.page) * size + offset, end - offset)]
+        runs: list[tuple[int | None, int]] = []
         for page, count, start in self._extents.pieces(inode.number, first, last):
             low, high = max(offset, page * size), min(end, (page + count) * size)
-            yield None if start is None else start * size + low - page * size, high - low
+            where = None if start is None else start * size + low - page * size
+            runs.append((where, high - low))
+        return runs
 
     def write(self, inode: Inode, offset: int, data: Data, *, stamp: bool = True) -> int:
         """Write all of `data`, allocating pages for holes first; returns its length.
@@ -81,9 +84,14 @@ class Content:
             raise FileTooBigError("beyond the largest file size")
         if not view.nbytes:
             return 0
+        first, last = offset // self._page_size, pages_for(end, self._page_size)
+        if not stamp and end <= inode.size and not self._holes(inode, first, last):
+            self._inodes.require_writable()
+            self._put(inode, offset, view)
+            return view.nbytes
         self._inodes.edit(inode)
         self._expose(inode, offset)
-        allocated = self._fill(inode, offset // self._page_size, pages_for(end, self._page_size))
+        allocated = self._fill(inode, first, last)
         try:
             self._put(inode, offset, view)
         except OSError:
@@ -99,13 +107,17 @@ class Content:
         """Write bytes of a file whose pages are allocated."""
         self._store.transaction.data_written()
         done = 0
-        for where, length in self._runs(inode, offset, offset + view.nbytes):
+        runs = self._runs(inode, offset, offset + view.nbytes)
+        for where, length in runs:
             assert where is not None  # `_fill` left no hole
-            self._backing.write(where, view[done : done + length])
+            self._backing.write(where, view if len(runs) == 1 else view[done : done + length])
             done += length
 
     def _fill(self, inode: Inode, first: int, end: int) -> int:
-        """Allocate every hole in pages `first` to `end`: all or nothing; returns the pages."""
+        """Allocate every hole in pages `first` to `end`: all or nothing; returns the extents.
+
+        `_resized` must follow: how many pages are behind the end is not counted here.
+        """
         holes = self._holes(inode, first, end)
         if holes:
             self._store.require_room()
@@ -126,7 +138,9 @@ class Content:
 
     def _holes(self, inode: Inode, first: int, end: int) -> list[tuple[int, int]]:
         """The runs of pages between `first` and `end` that are not allocated: (page, count)."""
-        if not inode.pages:
+        if not inode.pages or (
+            first >= pages_for(inode.size, self._page_size) and not inode.prealloc
+        ):
             return [(first, end - first)]
         found = self._extents.find(inode.number, first)
         if found is not None and found.end >= end:
@@ -196,12 +210,13 @@ class Content:
         """Free every page of a file that is going away."""
         self._inodes.edit(inode)
         self._free(inode, 0, MAX_U64)
-        self._resized(inode, 0)
+        self._resized(inode, 0, recount=False)
+        inode.prealloc = 0
 
     def _free(self, inode: Inode, first: int, end: int) -> None:
         if not inode.pages:
             return
-        removed, fewer = self._extents.remove(inode.number, first, end)
+        removed, fewer = self._extents.remove(inode.number, first, end, inode.extents)
         inode.extents -= fewer
         for extent in removed:
             inode.pages -= extent.count
@@ -239,6 +254,7 @@ class Content:
         end = self._checked_range(offset, length)
         self._inodes.edit(inode)
         self._fill(inode, offset // self._page_size, pages_for(end, self._page_size))
+        self._resized(inode, inode.size)  # pages may have been added behind the end
         self._zero_runs(inode, offset, end)
         self.allocate(inode, offset, length, keep_size=keep_size)
 
@@ -284,13 +300,12 @@ class Content:
     def cached_bytes(self, inode: Inode) -> tuple[int, int | None]:
         """The bytes of a file that are in memory, and that are dirty there (None: unknown)."""
         resident, dirty = 0, 0
-        machine_page = os.sysconf("SC_PAGE_SIZE")
         known = True
         for where, length in self._stored(inode.number):
             found = self._backing.cached(where, length)
-            resident += found.resident * machine_page
+            resident += found.resident * _MACHINE_PAGE
             known = known and found.dirty is not None
-            dirty += (found.dirty or 0) * machine_page
+            dirty += (found.dirty or 0) * _MACHINE_PAGE
         return resident, dirty if known else None
 
     def _stored(self, number: int) -> Iterator[tuple[int, int]]:
@@ -312,20 +327,24 @@ class Content:
         end = min(offset + size, inode.size)
         if offset >= end:
             return None
-        machine_page = os.sysconf("SC_PAGE_SIZE")
-        cold = []
-        for where, length in self._runs(inode, offset, end):
-            if where is not None:
-                start = where - where % machine_page
-                pages = pages_for(where + length - start, machine_page)
-                if self._backing.cached(start, pages * machine_page).resident < pages:
-                    cold.append((where, length))
+        cold = [
+            (where, length)
+            for where, length in self._runs(inode, offset, end)
+            if where is not None and not self._is_cached(where, length)
+        ]
+        if not cold:
+            return None
 
         def load() -> None:
             for where, length in cold:
                 self._backing.load(where, length)
 
-        return load if cold else None
+        return load
+
+    def _is_cached(self, where: int, length: int) -> bool:
+        start = where - where % _MACHINE_PAGE
+        pages = pages_for(where + length - start, _MACHINE_PAGE)
+        return self._backing.cached(start, pages * _MACHINE_PAGE).resident >= pages
 
 
 def require_file(inode: Inode) -> Inode:

@@ -5,8 +5,7 @@ exists. Listings go in the order of cookies, so a cursor stays good while entrie
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mapfs.errors import (
     ExistsError,
@@ -34,8 +33,7 @@ from mapfs.store.store import Store
 MAX_NAME_BYTES: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where an entry is, or will be: a name in a directory."""
 
     directory: Inode
@@ -109,11 +107,13 @@ class DirectoryTable:
         self.changed(directory, -1)
 
     def _find_new_home(self, inode: Inode) -> None:
+        inode.cookie = 0
+        if inode.nlink == 1 or inode.is_directory:
+            return
         for cookie, directory in self.further_names(inode.number):
             inode.parent, inode.cookie = directory, cookie
             self._transaction.delete(Table.LINKS, pair_key(inode.number, cookie))
             return
-        inode.cookie = 0
 
     def further_names(self, inode: int) -> Iterator[tuple[int, int]]:
         """The names of an inode besides its home entry as (cookie, directory), oldest first."""

@@ -37,7 +37,16 @@ class ExtentMap:
         self._last[inode] = found
         return found
 
+    def _at(self, inode: int, page: int) -> Mapping | None:
+        """The extent that begins with `page`."""
+        key = pair_key(inode, page)
+        value = self._transaction.get(Table.EXTENTS, key)
+        return None if value is None else self._unpack(key, value)
+
     def _at_or_before(self, inode: int, page: int) -> Mapping | None:
+        found = self._at(inode, page)
+        if found is not None:  # most files are one extent from page 0 on, and need no search
+            return found
         records = self._transaction.descend(
             Table.EXTENTS, pair_key(inode, page), pair_key(inode, 0)
         )
@@ -93,15 +102,19 @@ class ExtentMap:
         self._last[inode] = Mapping(page, *extent)
         return added
 
-    def remove(self, inode: int, first: int, end: int = MAX_U64) -> tuple[list[Extent], int]:
+    def remove(
+        self, inode: int, first: int, end: int = MAX_U64, extents: int = 0
+    ) -> tuple[list[Extent], int]:
         """Make a hole of pages `first` to `end` (exclusive).
 
+        `extents` is how many the file has, 0 if unknown.
         Returns what it set free, and the extents that the file has less (-1 if one was split).
         """
         self._last.pop(inode, None)
         removed: list[Extent] = []
         kept = 0
-        for mapping in list(self.mappings(inode, first, end)):
+        only = self._at(inode, first) if extents == 1 and first < end else None
+        for mapping in list(self.mappings(inode, first, end)) if only is None else [only]:
             gone = mapping.clip(first, end)
             self._transaction.delete(Table.EXTENTS, pair_key(inode, mapping.page))
             kept += self._put(inode, mapping.clip(mapping.page, gone.page))

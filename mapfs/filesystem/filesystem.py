@@ -73,9 +73,12 @@ def _logged(method: _Method) -> _Method:
         if self.is_failed:
             raise ReadOnlyError("the catalog can no longer be written")
         try:
-            return method(self, *arguments, **options)
-        finally:
+            answer = method(self, *arguments, **options)
+        except BaseException:
             self.log_operation()
+            raise
+        self.log_operation(self.request)
+        return answer
 
     return cast(_Method, call)
 
@@ -94,6 +97,8 @@ class Filesystem:
         self.store = store
         self.read_only = store.read_only
         self.is_failed = False
+        # The kernel's id of the request that is executed now, for the log; 0 if there is none.
+        self.request = 0
         self._listing = listing
         self._extents = ExtentMap(store.transaction, store.allocator.holds)
         self._inodes = InodeTable(store, self._extents)
@@ -151,7 +156,7 @@ class Filesystem:
 
     def is_orphan(self, number: int) -> bool:
         """Whether an inode has no name and waits for its last user to `forget` it."""
-        return self.store.transaction.get(Table.ORPHANS, id_key(number)) is not None
+        return self._inodes.is_orphan(number)
 
     def forget(self, number: int) -> None:
         """Free an orphan whose last user is gone; any other inode is left alone."""
@@ -354,11 +359,27 @@ class Filesystem:
         used = store.state.allocated_pages
         return Statistics(store.page_size, used + free, free, store.state.inodes, free)
 
-    def log_operation(self) -> None:
-        """Log what an operation has changed; the facade's own methods do so by themselves."""
-        if self.store.log is not None:
-            self._inodes.note_changes()
-            self.store.log_operation()
+    def log_operation(self, request: int = 0) -> None:
+        """Log what an operation has changed; the facade's own methods do so by themselves.
+
+        `request` is the kernel's id of it if it succeeded.
+        """
+        self._inodes.note_changes()
+        self.store.log_operation(request)
+
+    @property
+    def unanswered(self) -> set[int]:
+        """Ids of requests that were executed and not answered yet: the transport keeps the set.
+
+        The log names them for as long as they are in it, and `store.replayed.requests` after the
+        next opening; to begin with it holds what was found there. A frame of the log names its
+        request too, so one that is answered at once need not be put in.
+        """
+        return self.store.unanswered
+
+    def forget_requests(self) -> None:
+        """Begin a new connection to the kernel, on which the ids so far mean nothing."""
+        self.store.forget_requests()
 
     @property
     def must_commit(self) -> bool:

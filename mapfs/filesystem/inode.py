@@ -1,4 +1,7 @@
-"""The inode table: one live object per inode in use, written back at commits.
+"""The inode table: one live object per inode in use.
+
+What an operation changed goes to the running transaction when it ends, directories at a commit:
+their totals are brought up to date only then.
 
 Rule for everyone above: call `edit(inode)` before changing an inode. It notes what the inode
 counted for until now, so that the totals of directories can follow later (`fold`), and it
@@ -8,7 +11,6 @@ refuses on a read-only store.
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -16,7 +18,7 @@ from mapfs.errors import DamagedStoreError, NotFoundError, ReadOnlyError
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.slack import contribution
 from mapfs.format.frames import Kind
-from mapfs.format.records import ROOT_INODE, Counted, Inode, Table, id_key
+from mapfs.format.records import NOT_COUNTED, ROOT_INODE, Counted, Inode, Table, id_key
 from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
@@ -30,13 +32,14 @@ class InodeTable:
         self._store = store
         self._extents = extents
         self._cache: OrderedDict[int, Inode] = OrderedDict()
-        # Every inode that anybody still holds: there must never be two objects for one.
+        # Those that left the cache and are still held: there must never be two objects for one.
         self._live: WeakValueDictionary[int, Inode] = WeakValueDictionary()
         self._dirty: dict[int, Inode] = {}
         # What each inode that was changed since the last `fold` counted for before.
         self._before: dict[int, Counted] = {}
-        # For the log: what the operation under way has changed.
+        # What the operation under way has changed; the directories whose totals it has.
         self._touched: dict[int, Inode] = {}
+        self._retotalled: set[int] = set()
         self._newly_counted: list[int] = []
         self._folded = False
 
@@ -63,26 +66,41 @@ class InodeTable:
         return inode
 
     def _remember(self, inode: Inode) -> None:
-        self._live[inode.number] = inode
         self._cache[inode.number] = inode
         if len(self._cache) > _MOST_CACHED:
-            self._cache.popitem(last=False)
+            number, evicted = self._cache.popitem(last=False)
+            self._live[number] = evicted
+
+    def is_orphan(self, number: int) -> bool:
+        """Whether an inode is in use and has no name."""
+        inode = self._cache.get(number)
+        if inode is not None:
+            return inode.nlink == 0
+        return self._store.transaction.get(Table.ORPHANS, id_key(number)) is not None
+
+    def require_writable(self) -> None:
+        """Raise `ReadOnlyError` on a read-only store."""
+        if self._store.read_only:
+            raise ReadOnlyError("the filesystem is read-only")
 
     def edit(self, inode: Inode) -> None:
         """Announce a change of `inode`. Raises `ReadOnlyError` on a read-only store."""
         number = inode.number
         if number not in self._before:
-            if self._store.read_only:
-                raise ReadOnlyError("the filesystem is read-only")
-            share = self._contribution(inode)
-            self._before[number] = Counted(inode.parent, share, inode.tail, inode.prealloc)
+            self.require_writable()
+            self._before[number] = self._counted(inode)
             self._newly_counted.append(number)
         self._dirty[number] = self._touched[number] = inode
 
     def add(self, inode: Inode) -> None:
         """Put a new inode into the table."""
-        self.edit(inode)
-        self._before[inode.number] = Counted(ROOT_INODE, Totals(), 0, 0)
+        self.require_writable()
+        number = inode.number
+        self._before[number] = NOT_COUNTED
+        self._newly_counted.append(number)
+        self._dirty[number] = self._touched[number] = inode
+        if inode.is_directory:
+            self._retotalled.add(number)
         self._store.state.inodes += 1
         self._remember(inode)
 
@@ -108,25 +126,26 @@ class InodeTable:
         self._folded = True
         state = self._store.state
         for number, old in before.items():
-            changes.setdefault(old.parent, Totals()).add(old.share, -1)
-            state.tail_bytes -= old.tail
-            state.prealloc_pages -= old.prealloc
             inode = self._dirty.get(number)
-            if inode is not None:
-                changes.setdefault(inode.parent, Totals()).add(self._contribution(inode))
-                state.tail_bytes += inode.tail
-                state.prealloc_pages += inode.prealloc
+            new = NOT_COUNTED if inode is None else self._counted(inode)
+            if new.share != old.share or new.parent != old.parent:
+                changes[old.parent] = changes.get(old.parent, Totals()).minus(old.share)
+                changes[new.parent] = changes.get(new.parent, Totals()).plus(new.share)
+            state.tail_bytes += new.tail - old.tail
+            state.prealloc_pages += new.prealloc - old.prealloc
         for number, change in changes.items():
             if change != Totals():
                 directory = self.get(number)
-                directory.own.add(change)
+                directory.own = directory.own.plus(change)
                 self.add_to_trees(directory, change)
 
-    def add_to_trees(self, directory: Inode, change: Totals, sign: int = 1) -> None:
+    def add_to_trees(self, directory: Inode, change: Totals) -> None:
         """Add a change to the tree totals of a directory and of everything above it."""
         for each in self.lineage(directory):
-            self._dirty[each.number] = self._touched[each.number] = each
-            each.tree.add(change, sign)
+            number = each.number
+            self._dirty[number] = self._touched[number] = each
+            self._retotalled.add(number)
+            each.tree = each.tree.plus(change)
 
     def lineage(self, directory: Inode) -> Iterator[Inode]:
         """A directory and everything above it up to the root.
@@ -140,22 +159,26 @@ class InodeTable:
             directory = self.get(directory.parent)
         raise DamagedStoreError(f"directory {directory.number} does not hang on the root")
 
-    def _contribution(self, inode: Inode) -> Totals:
-        return contribution(
-            inode, self._store.page_size, partial(self._extents.mappings, inode.number)
+    def _counted(self, inode: Inode) -> Counted:
+        share = contribution(
+            inode, self._store.page_size, lambda: self._extents.mappings(inode.number)
         )
+        return Counted(inode.parent, share, inode.tail, inode.prealloc)
 
     def flush(self) -> None:
         """Put every changed inode into the running transaction."""
         self.fold()
         for number, inode in self._dirty.items():
-            self._store.transaction.put(Table.INODES, id_key(number), inode.pack())
+            if inode.is_directory or number in self._touched:
+                self._store.transaction.put(Table.INODES, id_key(number), inode.pack())
         self._dirty.clear()
         self._touched.clear()
+        self._retotalled.clear()
 
     def note_changes(self) -> None:
-        """For the log: the inodes that the operation under way has changed."""
-        note = self._store.transaction.note
+        """At the end of an operation: hand what it changed to the transaction and the log."""
+        transaction = self._store.transaction
+        note = transaction.note
         if self._folded:
             note(Kind.FOLDED, b"", b"")
             self._folded = False
@@ -163,14 +186,21 @@ class InodeTable:
             note(Kind.COUNTED, id_key(number), self._before[number].pack())
         self._newly_counted.clear()
         for number, inode in self._touched.items():
-            note(Table.INODES, id_key(number), inode.pack())
+            if not inode.is_directory:
+                transaction.put(Table.INODES, id_key(number), inode.pack())
+            elif number in self._retotalled:
+                note(Table.INODES, id_key(number), inode.pack())
+            else:
+                note(Kind.FIXED, id_key(number), inode.pack_fixed())
         self._touched.clear()
+        self._retotalled.clear()
 
     def touch_all(self) -> None:
         """For the log: let the next `note_changes` tell of every changed inode."""
         self._folded = True
         self._newly_counted = list(self._before)
         self._touched = dict(self._dirty)
+        self._retotalled = set(self._dirty)
 
     def adopt(self, counted: Mapping[int, Counted]) -> None:
         """After a replay: what the inodes it changed counted for, so that `fold` can follow."""

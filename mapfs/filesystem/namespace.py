@@ -25,6 +25,7 @@ from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.xattr import XattrTable
 from mapfs.format.records import Inode, Table, id_key
+from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
 RENAME_NOREPLACE: Final = 1
@@ -204,7 +205,7 @@ class Namespace:
         self._inodes.fold()
         self._inodes.edit(source)
         self._inodes.edit(target)
-        self._inodes.add_to_trees(source, inode.tree, -1)
+        self._inodes.add_to_trees(source, Totals().minus(inode.tree))
         self._inodes.add_to_trees(target, inode.tree)
         source.nlink -= 1
         target.nlink += 1

@@ -6,12 +6,14 @@ Its slack is both. Holes are not allocated and so are no slack.
 """
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from mapfs.format.extent import Mapping, pages_for
 from mapfs.format.records import Inode
 from mapfs.format.totals import WHAT_IF_SIZES, Totals
 
 Mappings = Callable[[], Iterable[Mapping]]
+_SIZES: Final = tuple(WHAT_IF_SIZES.values())
 
 
 def slack_bytes(inode: Inode, page_size: int) -> int:
@@ -32,7 +34,7 @@ def what_if(inode: Inode, page_size: int, other: int, mappings: Mappings) -> int
     """
     if other == page_size:
         return slack_bytes(inode, page_size)
-    if not inode.prealloc and inode.pages == pages_for(inode.size, page_size):
+    if _is_plain(inode, page_size):
         return -inode.size % other
     units, behind = 0, 0  # `behind`: the first unit that is not counted yet
     for start, end in _data_ranges(inode, page_size, mappings()):
@@ -40,6 +42,11 @@ def what_if(inode: Inode, page_size: int, other: int, mappings: Mappings) -> int
         units += max(0, last - max(behind, start // other))
         behind = max(behind, last)
     return units * other - stored_bytes(inode, page_size)
+
+
+def _is_plain(inode: Inode, page_size: int) -> bool:
+    """Whether a file has neither holes nor preallocated pages."""
+    return not inode.prealloc and inode.pages == pages_for(inode.size, page_size)
 
 
 def _data_ranges(
@@ -71,6 +78,8 @@ def contribution(inode: Inode, page_size: int, mappings: Mappings) -> Totals:
 
 def _what_ifs(inode: Inode, page_size: int, mappings: Mappings) -> tuple[int, ...]:
     """`what_if` for every size of `WHAT_IF_SIZES`, reading the extents once at most."""
+    if _is_plain(inode, page_size):
+        return tuple([-inode.size % size for size in _SIZES])
     read: list[Mapping] = []
 
     def once() -> list[Mapping]:
@@ -78,4 +87,4 @@ def _what_ifs(inode: Inode, page_size: int, mappings: Mappings) -> tuple[int, ..
             read.extend(mappings())
         return read
 
-    return tuple(what_if(inode, page_size, size, once) for size in WHAT_IF_SIZES.values())
+    return tuple(what_if(inode, page_size, size, once) for size in _SIZES)

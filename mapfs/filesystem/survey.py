@@ -295,10 +295,9 @@ def loose(parents: abc.Mapping[int, int]) -> set[int]:
 
 def tree_totals(parents: abc.Mapping[int, int], own: abc.Mapping[int, Totals]) -> dict[int, Totals]:
     """What every directory holds with all below it; those in a cycle only what they hold."""
-    trees = {number: Totals() for number in parents}
+    trees = {number: own.get(number, Totals()) for number in parents}
     below = dict.fromkeys(parents, 0)
     for number, parent in parents.items():
-        trees[number].add(own.get(number, Totals()))
         if number != ROOT_INODE and parent in below:
             below[parent] += 1
     ready = [number for number, count in below.items() if count == 0]
@@ -306,7 +305,7 @@ def tree_totals(parents: abc.Mapping[int, int], own: abc.Mapping[int, Totals]) -
         number = ready.pop()
         parent = parents[number]
         if number != ROOT_INODE and parent in trees:
-            trees[parent].add(trees[number])
+            trees[parent] = trees[parent].plus(trees[number])
             below[parent] -= 1
             if below[parent] == 0:
                 ready.append(parent)

@@ -15,7 +15,7 @@ from mapfs.errors import (
 from mapfs.filesystem import acl
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.inode import InodeTable
-from mapfs.format.records import Inode, Table, id_key, name_key, name_of
+from mapfs.format.records import HAS_ATTRIBUTES, Inode, Table, id_key, name_key, name_of
 from mapfs.store.store import Store
 
 MAX_NAME_BYTES: Final = 255
@@ -32,10 +32,15 @@ class XattrTable:
 
     def get(self, inode: Inode, name: bytes) -> bytes:
         """The value. Raises `NoAttributeError`."""
-        value = self._transaction.get(Table.XATTRS, name_key(inode.number, name))
+        value = self._find(inode, name)
         if value is None:
             raise NoAttributeError("no such attribute")
         return value
+
+    def _find(self, inode: Inode, name: bytes) -> bytes | None:
+        if not inode.flags & HAS_ATTRIBUTES:
+            return None
+        return self._transaction.get(Table.XATTRS, name_key(inode.number, name))
 
     def set(self, inode: Inode, name: bytes, value: bytes, flags: int = 0) -> None:
         """setxattr(2) with XATTR_CREATE or XATTR_REPLACE; an access ACL also sets the mode."""
@@ -54,7 +59,7 @@ class XattrTable:
             raise NotSupportedError("no such namespace of attributes")
         if flags & ~(os.XATTR_CREATE | os.XATTR_REPLACE):
             raise InvalidArgumentError("unknown flags")
-        exists = self._transaction.get(Table.XATTRS, name_key(inode.number, name)) is not None
+        exists = self._find(inode, name) is not None
         if flags & os.XATTR_CREATE and exists:
             raise ExistsError("the attribute exists")
         if flags & os.XATTR_REPLACE and not exists:
@@ -63,6 +68,7 @@ class XattrTable:
     def _put(self, inode: Inode, name: bytes, value: bytes) -> None:
         self._inodes.edit(inode)
         self._transaction.put(Table.XATTRS, name_key(inode.number, name), value)
+        inode.flags |= HAS_ATTRIBUTES
         inode.ctime = now()
 
     def _set_access_acl(self, inode: Inode, value: bytes) -> None:
@@ -86,6 +92,8 @@ class XattrTable:
 
     def names(self, inode: Inode) -> list[bytes]:
         """The names of all attributes."""
+        if not inode.flags & HAS_ATTRIBUTES:
+            return []
         prefix, behind = id_key(inode.number), id_key(inode.number + 1)
         return [name_of(key) for key, _ in self._transaction.scan(Table.XATTRS, prefix, behind)]
 
@@ -96,14 +104,14 @@ class XattrTable:
 
     def mode_changed(self, inode: Inode) -> None:
         """After chmod: bring the access ACL, if there is one, in step with the mode."""
-        value = self._transaction.get(Table.XATTRS, name_key(inode.number, acl.ACCESS))
+        value = self._find(inode, acl.ACCESS)
         if value is not None:
             changed = acl.with_mode(acl.parse(value), inode.mode)
             self._put(inode, acl.ACCESS, acl.pack(changed))
 
     def inherit(self, directory: Inode, inode: Inode, umask: int) -> None:
         """Give a new inode the ACLs its directory's default asks for, or apply the umask."""
-        default = self._transaction.get(Table.XATTRS, name_key(directory.number, acl.DEFAULT))
+        default = self._find(directory, acl.DEFAULT)
         if inode.is_symlink:
             return
         if default is None:

@@ -6,7 +6,7 @@ an earlier use of the same place carries another generation.
 
 import enum
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from xxhash import xxh3_64_intdigest
@@ -15,9 +15,12 @@ from mapfs.errors import DamagedStoreError
 from mapfs.format.records import Table
 
 LOG_MAGIC: Final = b"mapfslog"
-# Each of the log's two halves: its header, then frames of one generation.
+# Each of the log's two halves: its header, then frames of one generation, and at its end a frame
+# of generation 0 that names requests.
 HALF_BYTES: Final = 8 << 20
 HALF_HEADER_BYTES: Final = 64
+# What is kept of a half for that last frame: a 64th.
+_REQUESTS_SHARE: Final = 64
 
 # magic, boot id, store uuid, generation
 _HALF: Final = struct.Struct("<8s16s16sQ")
@@ -26,6 +29,7 @@ FAILED_OFFSET: Final = 56
 # body length, number of changes, generation, request
 _FRAME: Final = struct.Struct("<IIQQ")
 _CHECKSUM: Final = struct.Struct("<Q")
+_REQUEST: Final = struct.Struct("<Q")
 FRAME_HEADER_BYTES: Final = _FRAME.size + _CHECKSUM.size
 # kind, key length, value length
 _CHANGE: Final = struct.Struct("<BHI")
@@ -37,13 +41,16 @@ class Kind(enum.IntEnum):
 
     STATE is the filesystem's counters. FOLDED says that the totals of directories were brought up
     to date. COUNTED is what an inode, changed for the first time since, counted for before.
-    RUN is a run of pages taken ahead of need: where it stands now.
+    RUN is a run of pages taken ahead of need: where it stands now. FIXED is the part of a
+    directory's record before its totals, which have not changed. EXECUTED names requests.
     """
 
     STATE = 32
     FOLDED = 33
     COUNTED = 34
     RUN = 35
+    FIXED = 36
+    EXECUTED = 37
 
 
 # Kind or table, key, and the new value, or None for a deletion.
@@ -69,11 +76,12 @@ def unpack_half(header: bytes, boot_id: bytes, uuid: bytes) -> int:
 def pack_frame(changes: Sequence[Change], generation: int, request: int = 0) -> bytes:
     """A frame. `request` is the kernel's unique id of the request behind it, 0 if unknown."""
     parts: list[bytes] = []
+    pack = _CHANGE.pack
     for kind, key, value in changes:
         if value is None:
-            parts += (_CHANGE.pack(kind, len(key), _DELETED), key)
+            parts += (pack(kind, len(key), _DELETED), key)
         else:
-            parts += (_CHANGE.pack(kind, len(key), len(value)), key, value)
+            parts += (pack(kind, len(key), len(value)), key, value)
     body = b"".join(parts)
     header = _FRAME.pack(len(body), len(changes), generation, request)
     return header + _CHECKSUM.pack(xxh3_64_intdigest(header + body)) + body
@@ -81,10 +89,42 @@ def pack_frame(changes: Sequence[Change], generation: int, request: int = 0) -> 
 
 def unpack_frames(half: bytes | memoryview, generation: int) -> Iterator[list[Change]]:
     """The changes of each frame of `generation` behind a half's header, up to the first gap."""
-    offset = HALF_HEADER_BYTES
+    for _, count, body in _whole_frames(half, HALF_HEADER_BYTES, generation):
+        try:
+            yield _unpack_changes(body, count)
+        except struct.error as error:
+            raise DamagedStoreError("a frame of the log does not decode") from error
+
+
+def requests_offset(half_bytes: int) -> int:
+    """Where in a half of so many bytes the frame is that names requests."""
+    return half_bytes - half_bytes // _REQUESTS_SHARE
+
+
+def pack_requests(requests: Iterable[int], half_bytes: int) -> bytes:
+    """The frame that names requests: the latest, as many as fit."""
+    space = half_bytes - requests_offset(half_bytes)
+    most = (space - FRAME_HEADER_BYTES - _CHANGE.size) // _REQUEST.size
+    ids = b"".join(map(_REQUEST.pack, sorted(requests, reverse=True)[:most]))
+    return pack_frame([(Kind.EXECUTED, b"", ids)], generation=0)
+
+
+def unpack_requests(half: bytes | memoryview, generation: int) -> set[int]:
+    """The requests that a half's frames of `generation`, and the one at its end, name."""
+    found = {request for request, _, _ in _whole_frames(half, HALF_HEADER_BYTES, generation)}
+    for _, _, body in _whole_frames(half, requests_offset(len(half)), 0):
+        ids = body[_CHANGE.size :]
+        found.update(request for (request,) in _REQUEST.iter_unpack(ids[: len(ids) // 8 * 8]))
+    return found - {0}
+
+
+def _whole_frames(
+    half: bytes | memoryview, offset: int, generation: int
+) -> Iterator[tuple[int, int, bytes]]:
+    """Request, number of changes and body of each frame from `offset` on, up to the first gap."""
     while offset + FRAME_HEADER_BYTES <= len(half):
         header = bytes(half[offset : offset + _FRAME.size])
-        length, count, found, _ = _FRAME.unpack(header)
+        length, count, found, request = _FRAME.unpack(header)
         (checksum,) = _CHECKSUM.unpack_from(half, offset + _FRAME.size)
         start = offset + FRAME_HEADER_BYTES
         if found != generation or start + length > len(half):
@@ -92,10 +132,7 @@ def unpack_frames(half: bytes | memoryview, generation: int) -> Iterator[list[Ch
         body = bytes(half[start : start + length])
         if checksum != xxh3_64_intdigest(header + body):
             return
-        try:
-            yield _unpack_changes(body, count)
-        except struct.error as error:
-            raise DamagedStoreError("a frame of the log does not decode") from error
+        yield request, count, body
         offset = start + length
 
 

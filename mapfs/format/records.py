@@ -7,8 +7,8 @@ import enum
 import stat
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from mapfs.errors import DamagedStoreError
 from mapfs.format.extent import Extent, Mapping
@@ -51,6 +51,12 @@ _STATE = struct.Struct("<7Q")
 # mode uid gid nlink rdev flags | size pages extents prealloc tail | atime mtime ctime btime |
 # parent cookie
 _INODE = struct.Struct("<6I5Q4q2Q")
+FIXED_BYTES: Final = _INODE.size
+# In `Inode.flags`: without it there is nothing to look for in XATTRS.
+HAS_ATTRIBUTES: Final = 1
+
+
+_NO_TOTALS: Final = Totals()
 
 
 def _packed(record: struct.Struct, *fields: int) -> bytes:
@@ -135,8 +141,7 @@ def unpack_count(value: bytes) -> int:
     return int(_COUNT.unpack(value)[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Counted:
+class Counted(NamedTuple):
     """What an inode counted for when totals were last brought up to date.
 
     Its home directory, what it added there, its bytes of tail and its preallocated pages.
@@ -148,20 +153,27 @@ class Counted:
     prealloc: int
 
     def pack(self) -> bytes:
-        """The value of the log's COUNTED."""
+        """The value of the log's COUNTED: nothing for what counted for nothing."""
+        if self is NOT_COUNTED:
+            return b""
         return _COUNTED.pack(self.parent, self.tail, self.prealloc) + self.share.pack()
 
     @classmethod
     def unpack(cls, value: bytes) -> "Counted":
         """Raises `DamagedStoreError` if `value` cannot be one."""
+        if not value:
+            return NOT_COUNTED
         if len(value) != _COUNTED.size + TOTALS_BYTES:
             raise DamagedStoreError("logged count has the wrong length")
         parent, tail, prealloc = _COUNTED.unpack_from(value)
         return cls(parent, Totals.unpack(value[_COUNTED.size :]), tail, prealloc)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+# A new inode: any directory will do for adding nothing to it.
+NOT_COUNTED: Final = Counted(ROOT_INODE, Totals(), 0, 0)
+
+
+class Entry(NamedTuple):
     """One name in a directory: which inode, its place in the listing, and its file type bits."""
 
     inode: int
@@ -180,8 +192,7 @@ class Entry:
         return cls(*_ENTRY.unpack(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(NamedTuple):
     """A directory entry in listing order: table COOKIES, by (directory, cookie)."""
 
     cookie: int
@@ -248,6 +259,7 @@ class Inode:
     entries for a directory. `pages` counts the allocated pages and `extents` their runs,
     `prealloc` the pages behind the one that holds the last byte, `tail` that page's unused bytes
     if it is allocated.
+    `flags` is 0 or `HAS_ATTRIBUTES`, which stays when the last attribute goes.
     `parent` and `cookie` name the inode's home entry: the name under which it is counted.
     `own` and `tree` are a directory's totals (itself; with everything below).
     `what_ifs` is not stored: the file's slack at the sizes of `WHAT_IF_SIZES`, while it is known.
@@ -272,8 +284,8 @@ class Inode:
     parent: int = 0
     cookie: int = 0
     target: bytes = b""
-    own: Totals = field(default_factory=Totals)
-    tree: Totals = field(default_factory=Totals)
+    own: Totals = _NO_TOTALS
+    tree: Totals = _NO_TOTALS
     what_ifs: tuple[int, ...] | None = None
 
     @property
@@ -301,7 +313,13 @@ class Inode:
 
         Raises `DamagedStoreError` if a damaged store led to a count that is out of range.
         """
-        fixed = _packed(
+        if self.is_directory:
+            return self.pack_fixed() + self.own.pack() + self.tree.pack()
+        return self.pack_fixed() + self.target
+
+    def pack_fixed(self) -> bytes:
+        """The first `FIXED_BYTES` of `pack`: all but a directory's totals and a link's target."""
+        return _packed(
             _INODE,
             self.mode,
             self.uid,
@@ -321,9 +339,6 @@ class Inode:
             self.parent,
             self.cookie,
         )
-        if self.is_directory:
-            return fixed + self.own.pack() + self.tree.pack()
-        return fixed + self.target
 
     @classmethod
     def unpack(cls, number: int, value: bytes) -> "Inode":

@@ -2,8 +2,8 @@
 
 import builtins
 import struct
-from dataclasses import dataclass
-from typing import Final
+from operator import add, sub
+from typing import Final, NamedTuple
 
 from mapfs.errors import DamagedStoreError
 
@@ -15,8 +15,7 @@ TOTALS_BYTES: Final = _TOTALS.size
 WHAT_IF_SIZES: Final = {"4k": 4 << 10, "16k": 16 << 10, "64k": 64 << 10, "2m": 2 << 20}
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(NamedTuple):
     """Counts of files and subdirectories, file bytes, allocated pages and slack bytes.
 
     `at_…` is the slack in bytes if pages were of that size. A file with several names counts
@@ -33,34 +32,21 @@ class Totals:
     at_64k: int = 0
     at_2m: int = 0
 
-    def add(self, other: "Totals", sign: int = 1) -> None:
-        """Add `other` to this, or with `sign` -1 take it away."""
-        self.files += sign * other.files
-        self.subdirs += sign * other.subdirs
-        self.bytes += sign * other.bytes
-        self.pages += sign * other.pages
-        self.slack += sign * other.slack
-        self.at_4k += sign * other.at_4k
-        self.at_16k += sign * other.at_16k
-        self.at_64k += sign * other.at_64k
-        self.at_2m += sign * other.at_2m
+    def plus(self, other: "Totals") -> "Totals":
+        """The sum."""
+        return Totals(*map(add, self, other))
+
+    def minus(self, other: "Totals") -> "Totals":
+        """The difference."""
+        return Totals(*map(sub, self, other))
 
     def pack(self) -> builtins.bytes:
         """`TOTALS_BYTES` bytes. Raises `DamagedStoreError` if a count is out of range."""
-        fields = (
-            self.files,
-            self.subdirs,
-            self.bytes.to_bytes(_SUM_BYTES, "little", signed=True),
-            self.pages,
-            self.slack,
-            self.at_4k,
-            self.at_16k,
-            self.at_64k,
-            self.at_2m,
-        )
+        files, subdirs, size, *rest = self
         try:
-            return _TOTALS.pack(*fields)
-        except struct.error as error:
+            total = size.to_bytes(_SUM_BYTES, "little", signed=True)
+            return _TOTALS.pack(files, subdirs, total, *rest)
+        except (struct.error, OverflowError) as error:
             raise DamagedStoreError(f"a total is out of range ({error})") from error
 
     @classmethod

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from mapfs.errors import DamagedStoreError, NoSpaceError
-from mapfs.format.extent import Extent
+from mapfs.format.extent import Extent, joined
 from mapfs.format.frames import Kind
 from mapfs.format.records import (
     MAX_U64,
@@ -131,8 +131,9 @@ class Allocator:
         """Make extents free that were set aside; the commit that did so is durable."""
         for extent in extents:
             self._transaction.delete(Table.PENDING, id_key(extent.start))
-            self._insert(extent)
             self.pending_pages -= extent.count
+        for extent in joined(extents):
+            self._insert(extent)
 
     def recover(self) -> None:
         """After opening: whatever a crash left pending becomes free with the next commit."""

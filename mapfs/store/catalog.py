@@ -226,8 +226,9 @@ def _check(path: Path, *, thorough: bool) -> None:
 
 
 def _write_table(cursor: "lmdb.Cursor", table: Mapping[bytes, bytes | None]) -> None:
-    cursor.putmulti([(key, value) for key, value in table.items() if value is not None])
-    for key, value in table.items():
+    changes = sorted(table.items())  # in order each page is visited once
+    cursor.putmulti([(key, value) for key, value in changes if value is not None])
+    for key, value in changes:
         if value is None and cursor.set_key(key):
             cursor.delete()
 

@@ -22,8 +22,11 @@ from mapfs.format.frames import (
     Change,
     pack_frame,
     pack_half,
+    pack_requests,
+    requests_offset,
     unpack_frames,
     unpack_half,
+    unpack_requests,
 )
 from mapfs.store.syscalls import fallocate
 
@@ -55,6 +58,7 @@ class IntentLog:
         self._boot_id = _boot_id()
         self._generation = 0
         self._offset = self._end = 0
+        self._kept: set[int] | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -78,7 +82,8 @@ class IntentLog:
         header = pack_half(self._boot_id, self._uuid, generation)
         self._view[start : start + HALF_HEADER_BYTES] = header
         self._generation = generation
-        self._offset, self._end = start + HALF_HEADER_BYTES, start + HALF_BYTES
+        self._offset = start + HALF_HEADER_BYTES
+        self._end = start + requests_offset(HALF_BYTES)
 
     def mark_failed(self, *, failed: bool = True) -> None:
         """Note that bytes that the log refers to may not be on the store's disk, or are again.
@@ -105,6 +110,35 @@ class IntentLog:
             return
         self._view[self._offset : behind] = frame
         self._offset = behind
+
+    def keep_requests(self, requests: set[int]) -> None:
+        """Have `requests` still named when the frames that name them are overwritten.
+
+        Written twice, so that one is whole whenever the process is killed.
+        """
+        if requests == self._kept:
+            return
+        frame = pack_requests(requests, HALF_BYTES)
+        for start in (0, HALF_BYTES):
+            at = start + requests_offset(HALF_BYTES)
+            self._view[at : at + len(frame)] = frame
+        self._kept = set(requests)
+
+    def forget_requests(self) -> None:
+        """Name no request any more, once everything but the generation begun is durable."""
+        self.keep_requests(set())
+        for start in (0, HALF_BYTES):
+            if not start < self._offset < start + HALF_BYTES:
+                self._view[start : start + HALF_HEADER_BYTES] = bytes(HALF_HEADER_BYTES)
+
+    def requests(self) -> set[int]:
+        """The requests that frames name, durable or not, and those of `keep_requests`."""
+        found: set[int] = set()
+        for start in (0, HALF_BYTES):
+            generation = self._half_generation(start)
+            if generation:
+                found |= unpack_requests(self._view[start : start + HALF_BYTES], generation)
+        return found
 
     def replay(self, durable: int) -> Iterator[tuple[int, list[Change]]]:
         """The operations since the commit numbered `durable`, in order, with their generation."""

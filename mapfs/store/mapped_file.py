@@ -22,7 +22,7 @@ from mapfs.store.syscalls import (
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
     CacheStatistics,
-    cache_statistics,
+    PageCache,
     fallocate,
 )
 
@@ -46,6 +46,7 @@ class MappedFile:
     def __init__(self, fd: int, size: int, address_space: int | None = None) -> None:
         """Take over `fd`, of which the first `size` bytes are the store."""
         self._fd = fd
+        self._page_cache = PageCache(fd)
         self._size = size
         self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
         self._window_bytes = window_size(address_space)
@@ -167,7 +168,7 @@ class MappedFile:
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""
-        return cache_statistics(self._fd, offset, length)
+        return self._page_cache.statistics(offset, length)
 
     def host_free(self) -> int | None:
         """See `Backing.host_free`."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from mapfs.errors import DamagedStoreError
 from mapfs.format.extent import Extent
 from mapfs.format.frames import Change, Kind, is_table
-from mapfs.format.records import Counted, State, Table, id_of, unpack_extent
+from mapfs.format.records import FIXED_BYTES, Counted, State, Table, id_of, unpack_extent
 from mapfs.store.transaction import Transaction
 
 
@@ -18,6 +18,8 @@ class Replay:
         self.state: State | None = None
         self.counted: dict[int, Counted] = {}
         self.runs: dict[int, Extent] = {}
+        # The kernel's ids of requests that were executed, and maybe not answered.
+        self.requests: set[int] = set()
 
     def apply(self, changes: Iterable[Change]) -> None:
         """Put the changes of one operation into the running transaction."""
@@ -39,5 +41,15 @@ class Replay:
             self.counted[id_of(key)] = Counted.unpack(value)
         elif kind == Kind.RUN:
             self.runs[id_of(key)] = unpack_extent(value)
+        elif kind == Kind.FIXED:
+            self._put_fixed(key, value)
         else:
             raise DamagedStoreError(f"the log holds a change of unknown kind {kind}")
+
+    def _put_fixed(self, key: bytes, value: bytes) -> None:
+        if len(value) != FIXED_BYTES:
+            raise DamagedStoreError("the log holds a part of an inode of the wrong length")
+        whole = self._transaction.get(Table.INODES, key)
+        # The catalog may be newer than the frame: what is gone there is deleted further on.
+        if whole is not None:
+            self._transaction.put(Table.INODES, key, value + whole[FIXED_BYTES:])

@@ -80,6 +80,9 @@ class Store:
         # Whether the disk lost something that the replayed changes refer to.
         self.lost_data = log is not None and log.is_failed
         self.replayed = self._replay()
+        # Requests of the kernel that are executed and not answered: the log names them as long.
+        self.unanswered = set(self.replayed.requests)
+        self._logged_state = b""
         check_state(superblock, self.state, pages)
         backing.lost = MachinePages(read_lost(superblock, catalog, self.state))
         _check_root(self.transaction)
@@ -89,7 +92,7 @@ class Store:
             self._keep_log(log)
 
     def _keep_log(self, log: IntentLog) -> None:
-        log.begin(self.state.commits + 1, self._durable)
+        self._begin_log(log)
         self.transaction.keep_log()
         # At once, and not when the commit ends: the daemon may be killed before.
         self.backing.on_error(log.mark_failed)
@@ -110,6 +113,7 @@ class Store:
                 replay.apply(changes)
                 self.state = replay.state or self.state
                 self.state.commits = generation
+            replay.requests = self.log.requests()
         return replay
 
     def reopen_log(self) -> None:
@@ -118,16 +122,37 @@ class Store:
         What it has changed so far must be logged by the caller as one operation.
         """
         if self.log is not None:
-            self.log.begin(self.state.commits + 1, self._durable)
+            self._begin_log(self.log)
             self.transaction.note_all()
             self.allocator.move_all()
 
-    def log_operation(self) -> None:
-        """Log what changed since the last time: call it when an operation is complete."""
-        if self.log is not None:
-            self.allocator.note_runs()
-            self.transaction.note(Kind.STATE, b"", self.state.pack())
-            self.log.append(self.transaction.take_unlogged())
+    def _begin_log(self, log: IntentLog) -> None:
+        log.keep_requests(self.unanswered)
+        log.begin(self.state.commits + 1, self._durable)
+        self._logged_state = b""
+
+    def log_operation(self, request: int = 0) -> None:
+        """Log what changed since the last time: call it when an operation is complete.
+
+        `request` is the kernel's id of what was executed, named even if it changed nothing.
+        """
+        if self.log is None:
+            return
+        self.allocator.note_runs()
+        state = self.state.pack()
+        if state != self._logged_state:
+            self.transaction.note(Kind.STATE, b"", state)
+            self._logged_state = state
+        changes = self.transaction.take_unlogged()
+        if changes or request:
+            self.log.append(changes, request)
+
+    def forget_requests(self) -> None:
+        """Name no request any more. Nothing that was replayed may wait for its commit."""
+        self.unanswered.clear()
+        self.replayed.requests.clear()
+        if self.log is not None and not self.read_only:
+            self.log.forget_requests()
 
     def require_room(self) -> None:
         """Before anything that makes the catalog larger: raise if the host may be too full for it.
@@ -160,8 +185,10 @@ class Store:
         # A closed log misses something of the generation that is frozen now: what comes after must
         # not be logged before that is durable. After a commit that failed the log goes on where it
         # is: the other half is still needed, and replaying what is durable changes nothing.
-        if self.log is not None and not self.log.is_closed and not self._is_retrying:
-            self.log.begin(self.state.commits + 1, self._durable)
+        if self.log is not None:
+            self.log.keep_requests(self.unanswered)
+            if not self.log.is_closed and not self._is_retrying:
+                self._begin_log(self.log)
         self._committing = self.state.commits
         return commit
 

@@ -15,7 +15,7 @@ from threading import Lock
 from typing import Final
 
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
-from mapfs.store.syscalls import cache_statistics
+from mapfs.store.syscalls import PageCache
 
 # Bounds the time that a disk with many bad places takes: what is still in doubt then is lost.
 _MOST_SYNCS: Final = 512
@@ -46,6 +46,7 @@ class SyncedFile:
         """The descriptor stays the caller's."""
         self._fd = fd
         self._lock = Lock()
+        self._page_cache = PageCache(fd)  # used with the lock held
         self._doubt = _Doubt()
         self._syncing = _Doubt()
         self._is_failed = self._inherited = False
@@ -167,7 +168,7 @@ class SyncedFile:
     def _absent(self, runs: Iterable[Run]) -> Iterator[Run]:
         """The pages of `runs` that are not in memory."""
         for offset, length in runs:
-            resident = cache_statistics(self._fd, offset, length).resident * PAGE_BYTES
+            resident = self._page_cache.statistics(offset, length).resident * PAGE_BYTES
             if resident == 0:
                 yield offset, length
             elif resident < length:

@@ -74,19 +74,28 @@ def syncfs(fd: int) -> None:
     _check(_libc.syncfs(fd))
 
 
-def cache_statistics(fd: int, offset: int, length: int) -> CacheStatistics:
-    """What the page cache holds of `length` bytes at `offset`, which is a multiple of the page.
+class PageCache:
+    """What the page cache holds of a file. For one thread at a time: it keeps its arguments."""
 
-    cachestat(2) from Linux 6.5; before that mincore(2), which does not know what is dirty.
-    """
-    wanted = _CachestatRange(offset, length)
-    found = _Cachestat()
-    result = _libc.syscall(_SYS_CACHESTAT, fd, ctypes.byref(wanted), ctypes.byref(found), 0)
-    if result == 0:
-        return CacheStatistics(found.cache, found.dirty + found.writeback)
-    if ctypes.get_errno() != errno.ENOSYS:
-        _check(result)
-    return CacheStatistics(_mincore(fd, offset, length), None)
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._range = _CachestatRange()
+        self._found = _Cachestat()
+        self._pointers = ctypes.byref(self._range), ctypes.byref(self._found)
+
+    def statistics(self, offset: int, length: int) -> CacheStatistics:
+        """Of `length` bytes at `offset`, which is a multiple of the page.
+
+        cachestat(2) from Linux 6.5; before that mincore(2), which does not know what is dirty.
+        """
+        self._range.off, self._range.len = offset, length
+        result = _libc.syscall(_SYS_CACHESTAT, self._fd, *self._pointers, 0)
+        if result == 0:
+            found = self._found
+            return CacheStatistics(found.cache, found.dirty + found.writeback)
+        if ctypes.get_errno() != errno.ENOSYS:
+            _check(result)
+        return CacheStatistics(_mincore(self._fd, offset, length), None)
 
 
 def _mincore(fd: int, offset: int, length: int) -> int:

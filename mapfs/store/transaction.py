@@ -103,10 +103,13 @@ class Transaction:
 
     def get(self, table: Table, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
-        if key in self._running.tables[table]:
-            return self._running.tables[table][key]
-        if self._committing is not None and key in self._committing.tables[table]:
-            return self._committing.tables[table][key]
+        changes = self._running.tables[table]
+        if key in changes:
+            return changes[key]
+        if self._committing is not None:
+            changes = self._committing.tables[table]
+            if key in changes:
+                return changes[key]
         return self._catalog.get(table, key)
 
     def put(self, table: Table, key: bytes, value: bytes) -> None:

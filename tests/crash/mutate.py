@@ -155,6 +155,24 @@ MUTATIONS = (
         "            pass\n",
     ),
     Mutation(
+        "FIXED records are skipped at replay",
+        "store/replay.py",
+        "        if whole is not None:\n",
+        "        if False:\n",
+    ),
+    Mutation(
+        "a directory whose totals changed is logged without them",
+        "filesystem/inode.py",
+        "            elif number in self._retotalled:\n",
+        "            elif False:\n",
+    ),
+    Mutation(
+        "requests that wait for a commit are forgotten by it",
+        "store/store.py",
+        "            self.log.keep_requests(self.unanswered)\n            if not",
+        "            if not",
+    ),
+    Mutation(
         "a full log drops operations",
         "filesystem/filesystem.py",
         "        return self.store.log is not None and self.store.log.is_closed\n",
@@ -175,14 +193,12 @@ MUTATIONS = (
     Mutation(
         "an operation that raises is not logged",
         "filesystem/filesystem.py",
-        """        try:
-            return method(self, *arguments, **options)
-        finally:
+        """        except BaseException:
             self.log_operation()
+            raise
 """,
-        """        answer = method(self, *arguments, **options)
-        self.log_operation()
-        return answer
+        """        except BaseException:
+            raise
 """,
     ),
     Mutation(

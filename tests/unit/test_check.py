@@ -85,10 +85,7 @@ def entry(store: Store, parent: int, name: bytes) -> Entry:
 
 
 def with_totals(totals: Totals, **more: int) -> Totals:
-    changed = Totals()
-    changed.add(totals)
-    changed.add(Totals(**more))
-    return changed
+    return totals.plus(Totals(**more))
 
 
 BREAKS: dict[str, tuple[Callable[[Store], object], set[str]]] = {}
@@ -260,6 +257,11 @@ def nameless_and_no_orphan(store: Store) -> None:
 @breaks("attribute-owner")
 def attributes_of_nobody(store: Store) -> None:
     store.transaction.put(Table.XATTRS, name_key(999, b"user.a"), b"1")
+
+
+@breaks("attribute-flag")
+def attributes_of_an_inode_without(store: Store) -> None:
+    store.transaction.put(Table.XATTRS, name_key(ROOT, b"user.a"), b"1")
 
 
 @breaks("tree-connected", "home-entry", "entry-link", "own-totals", "tree-totals")

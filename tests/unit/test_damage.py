@@ -45,7 +45,7 @@ def test_counts_that_no_record_holds() -> None:
             pack()
 
 
-@pytest.mark.parametrize("length", [0, 23, 23 + TOTALS_BYTES, 25 + TOTALS_BYTES])
+@pytest.mark.parametrize("length", [1, 23, 23 + TOTALS_BYTES, 25 + TOTALS_BYTES])
 def test_logged_counts_of_a_wrong_length(length: int) -> None:
     with pytest.raises(DamagedStoreError, match="wrong length"):
         Counted.unpack(bytes(length))

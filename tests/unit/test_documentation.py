@@ -21,7 +21,16 @@ from mapfs.filesystem.filesystem import Filesystem, Listing
 from mapfs.format import frames, records, superblock, totals
 from mapfs.format.extent import Extent
 from mapfs.format.frames import Kind
-from mapfs.format.records import ROOT_INODE, Counted, Entry, Inode, Listed, State, Table
+from mapfs.format.records import (
+    NOT_COUNTED,
+    ROOT_INODE,
+    Counted,
+    Entry,
+    Inode,
+    Listed,
+    State,
+    Table,
+)
 from mapfs.format.superblock import Superblock
 from mapfs.format.totals import TOTALS_BYTES, Totals
 from mapfs.fuse import options
@@ -145,10 +154,11 @@ def assert_described(title: str, record: bytes, expected: dict[str, Any]) -> Non
     assert len(record) == sum(sizes)
 
 
-@pytest.mark.parametrize(("title", "kind"), [("Totals", Totals), ("State", State)])
-def test_counters(title, kind):
-    values = numbered([field.name for field in fields(kind)])
-    assert_described(title, kind(**values).pack(), values)
+def test_counters():
+    values = numbered([field.name for field in fields(State)])
+    assert_described("State", State(**values).pack(), values)
+    values = numbered(list(Totals._fields))
+    assert_described("Totals", Totals(**values).pack(), values)
 
 
 def test_inode():
@@ -176,6 +186,7 @@ def test_counted():
     values: dict[str, Any] = {"parent": 17, "tail": 18, "prealloc": 19}
     record = Counted(share=Totals(1), **values).pack()
     assert_described("Counted", record, values | {"share": Totals(1).pack()})
+    assert NOT_COUNTED.pack() == b""
 
 
 def test_half_header():
@@ -193,6 +204,8 @@ def test_half_header():
 def test_frame():
     changes: list[frames.Change] = [(Kind.RUN, b"key", b"value"), (Table.FREE, b"key2", None)]
     frame = frames.pack_frame(changes, generation=17, request=18)
+    requests = frames.HALF_BYTES - frames.requests_offset(frames.HALF_BYTES)
+    assert f"The last {requests:,} bytes of a half" in section(DOCS / "format.md", "Frame")
     described = layout("Frame")
     found = {field.name: field.read(frame) for field in described}
     body = found.pop("body")
@@ -217,6 +230,7 @@ def test_frame():
 def test_kinds_of_changes():
     text = section(DOCS / "format.md", "Kinds")
     assert f"Kinds {min(Table):d} to {max(Table):d} are the catalog's tables" in text
+    assert f"the first {records.FIXED_BYTES} bytes of" in text
     described = [(cells[0], cells[1].strip("`")) for cells in rows(text)]
     assert described == [(str(kind.value), kind.name) for kind in Kind]
 

@@ -13,7 +13,7 @@ from mapfs.errors import DamagedStoreError, StoreError
 from mapfs.format import frames
 from mapfs.format.extent import Extent
 from mapfs.format.frames import Change, Kind
-from mapfs.format.records import Counted, State, Table, id_key, pack_extent
+from mapfs.format.records import Counted, Inode, State, Table, id_key, pack_extent
 from mapfs.format.totals import Totals
 from mapfs.store import log as log_module
 from mapfs.store.log import IntentLog
@@ -167,9 +167,38 @@ def test_a_full_log_is_closed_and_keeps_what_it_has(log: IntentLog) -> None:
         half_full.append(log.is_half_full)
         log.append(change(bytes(100)))
     assert log.is_closed
-    fitting = (4096 - 64) // len(frames.pack_frame(change(bytes(100)), 1))
+    fitting = (frames.requests_offset(4096) - 64) // len(frames.pack_frame(change(bytes(100)), 1))
     assert len(replayed(log, 0)) == fitting
     assert abs(half_full.index(True) - fitting / 2) <= 1
+
+
+def test_requests_are_named_by_their_frames_and_beyond(log: IntentLog) -> None:
+    assert log.requests() == set()
+    log.begin(1, 0)
+    log.append(change(b"a"), 11)
+    log.append([], 12)
+    log.begin(2, 0)
+    log.append(change(b"b"))
+    assert log.requests() == {11, 12}
+    log.keep_requests({12})
+    log.begin(3, 1)
+    log.append(change(b"c"), 13)
+    assert log.requests() == {12, 13}
+    log.keep_requests({12, 13})
+    log.begin(4, 3)
+    assert log.requests() == {12, 13}
+    log.forget_requests()
+    assert log.requests() == set()
+    log.append(change(b"d"))
+    assert replayed(log, 3) == [(4, b"d")]
+
+
+def test_of_many_requests_the_latest_are_kept(log: IntentLog) -> None:
+    log.begin(1, 0)
+    log.keep_requests(set(range(1, 1000)))
+    assert log.requests() == {997, 998, 999}
+    log.keep_requests({7})
+    assert log.requests() == {7}
 
 
 def test_the_log_has_blocks(log: IntentLog, tmp_path: Path) -> None:
@@ -221,7 +250,22 @@ def test_a_replay_puts_changes_back(store: Store) -> None:
     assert replay.counted == {}
 
 
-@pytest.mark.parametrize("kind", [len(Table), 36, 255])
+def test_the_part_of_a_directory_before_its_totals(store: Store) -> None:
+    directory = Inode.unpack(1, store.transaction.get(Table.INODES, id_key(1)) or b"")
+    directory.tree = Totals(7)
+    store.transaction.put(Table.INODES, id_key(1), directory.pack())
+    directory.uid, directory.tree = 99, Totals()
+    replay = Replay(store.transaction)
+    replay.apply([(Kind.FIXED, id_key(1), directory.pack_fixed())])
+    found = Inode.unpack(1, store.transaction.get(Table.INODES, id_key(1)) or b"")
+    assert (found.uid, found.tree) == (99, Totals(7))
+    replay.apply([(Kind.FIXED, id_key(77), directory.pack_fixed())])
+    assert store.transaction.get(Table.INODES, id_key(77)) is None
+    with pytest.raises(DamagedStoreError, match="wrong length"):
+        replay.apply([(Kind.FIXED, id_key(1), b"short")])
+
+
+@pytest.mark.parametrize("kind", [len(Table), max(Kind) + 1, 255])
 def test_a_change_of_an_unknown_kind_is_damage(store: Store, kind: int) -> None:
     with pytest.raises(DamagedStoreError, match="unknown kind"):
         Replay(store.transaction).apply([(kind, b"", b"")])

@@ -434,9 +434,9 @@ def test_a_write_does_not_pay_for_its_depth(
     folded: list[int] = []
     add = fs._inodes.add_to_trees
 
-    def counted(directory: Inode, change: Totals, sign: int = 1) -> None:
+    def counted(directory: Inode, change: Totals) -> None:
         folded.append(directory.number)
-        add(directory, change, sign)
+        add(directory, change)
 
     monkeypatch.setattr(fs._inodes, "add_to_trees", counted)
     for at in range(100):

@@ -232,7 +232,7 @@ def self_cycle(sample: Sample) -> None:
 
 
 def second_directory_name(sample: Sample) -> None:
-    entry = replace(sample.entry(ROOT, b"dir"), cookie=sample.entry(ROOT, b"fifo").cookie + 999)
+    entry = sample.entry(ROOT, b"dir")._replace(cookie=sample.entry(ROOT, b"fifo").cookie + 999)
     sample.name(sample.empty, b"again", entry)
     sample.put(Table.LINKS, pair_key(entry.inode, entry.cookie), pack_count(sample.empty))
 
@@ -278,7 +278,7 @@ def many(sample: Sample) -> None:
 
 
 def cookie_zero(sample: Sample) -> None:
-    entry = replace(sample.entry(ROOT, b"file"), cookie=0)
+    entry = sample.entry(ROOT, b"file")._replace(cookie=0)
     sample.name(ROOT, b"file", entry)
 
 
@@ -349,6 +349,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Sample], object], set[str]]] = {
     "orphan of none": ("orphan", junk(Table.ORPHANS, id_key(99999)), set()),
     "orphan's key": ("orphan", junk(Table.ORPHANS, b"x" * 9), set()),
     "forgotten orphan": ("orphan", forgotten_orphan, set()),
+    "attributes denied": ("attribute-flag", lambda s: s.put_inode(s.file, flags=0), set()),
     "attribute": ("attribute-owner", junk(Table.XATTRS, name_key(999, b"user.x")), set()),
     "nameless": ("record-decodes", lambda s: s.put(Table.XATTRS, id_key(s.file), b""), set()),
     "cycle": ("tree-connected", cycle, set()),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mapfs.store import synced_file
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages
 from mapfs.store.synced_file import SyncedFile
-from mapfs.store.syscalls import cache_statistics
+from mapfs.store.syscalls import PageCache
 
 PAGES = 600
 
@@ -54,7 +54,7 @@ class Disk:
         self.dirty = set()
         self._fdatasync(self.fd)
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        if cache_statistics(self.fd, 0, PAGES * PAGE_BYTES).resident:
+        if PageCache(self.fd).statistics(0, PAGES * PAGE_BYTES).resident:
             pytest.skip("this filesystem keeps its pages in memory")
 
 

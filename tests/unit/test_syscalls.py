@@ -33,7 +33,7 @@ def test_errors_carry_the_errno(path: Path) -> None:
     with pytest.raises(OSError, match="Bad file"):
         syscalls.syncfs(-1)
     with pytest.raises(OSError, match="Bad file"):
-        syscalls.cache_statistics(-1, 0, 4096)
+        syscalls.PageCache(-1).statistics(0, 4096)
 
 
 def test_an_interrupted_fallocate_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,27 +57,27 @@ def test_syncfs(path: Path) -> None:
 def test_cache_statistics(path: Path) -> None:
     with path.open("r+b") as file:
         file.read()
-        found = syscalls.cache_statistics(file.fileno(), 0, 20000)
+        found = syscalls.PageCache(file.fileno()).statistics(0, 20000)
         assert found.resident == 5
         os.fsync(file.fileno())
-        assert syscalls.cache_statistics(file.fileno(), 0, 20000).dirty in (0, None)
+        assert syscalls.PageCache(file.fileno()).statistics(0, 20000).dirty in (0, None)
 
 
 def test_mincore_stands_in_for_cachestat(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(syscalls, "_SYS_CACHESTAT", 100_000)  # no such system call
     with path.open("rb") as file:
         file.read()
-        assert syscalls.cache_statistics(file.fileno(), 0, 20000) == (5, None)
+        assert syscalls.PageCache(file.fileno()).statistics(0, 20000) == (5, None)
     with pytest.raises(OSError, match="Bad file"):
-        syscalls.cache_statistics(-1, 0, 4096)
+        syscalls.PageCache(-1).statistics(0, 4096)
 
 
 def test_a_hole_is_not_resident(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "sparse").open("w+b") as file:
         file.truncate(1 << 20)
-        assert syscalls.cache_statistics(file.fileno(), 0, 1 << 20).resident == 0
+        assert syscalls.PageCache(file.fileno()).statistics(0, 1 << 20).resident == 0
         monkeypatch.setattr(syscalls, "_SYS_CACHESTAT", 100_000)
-        assert syscalls.cache_statistics(file.fileno(), 0, 1 << 20).resident == 0
+        assert syscalls.PageCache(file.fileno()).statistics(0, 1 << 20).resident == 0
 
 
 def test_signals_do_not_break_fallocate(path: Path) -> None:

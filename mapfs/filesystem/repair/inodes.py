@@ -19,6 +19,7 @@ from mapfs.filesystem.survey import (
 )
 from mapfs.format.records import (
     FIRST_ID,
+    HAS_ATTRIBUTES,
     MAX_U64,
     ROOT_INODE,
     Entry,
@@ -130,8 +131,13 @@ def repair_orphans(tables: RepairTables) -> Iterator[str]:
 
 
 def repair_attributes(tables: RepairTables) -> Iterator[str]:
-    """Afterwards every attribute has a name and an owner."""
+    """Afterwards every attribute has a name and an owner that knows of it."""
     for key, _ in tables.records(Table.XATTRS):
-        if len(key) <= ID_BYTES or tables.get(Table.INODES, key[:ID_BYTES]) is None:
+        inode = tables.inode(id_of(key)) if len(key) > ID_BYTES else None
+        if inode is None:
             yield f"drop an attribute of inode {int.from_bytes(key[:ID_BYTES], 'big')}"
             tables.delete(Table.XATTRS, key)
+        elif not inode.flags & HAS_ATTRIBUTES:
+            yield f"note that inode {inode.number} has attributes"
+            inode.flags |= HAS_ATTRIBUTES
+            tables.put_inode(inode)

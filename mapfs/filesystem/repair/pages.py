@@ -93,7 +93,8 @@ class PageRepair:
             self._parents[inode.number] = inode.parent
         if inode.nlink and inode.number != ROOT_INODE:
             share = share_of(inode, self._page_size, self._extents)
-            self._counted.setdefault(inode.parent, Totals()).add(share)
+            before = self._counted.get(inode.parent, Totals())
+            self._counted[inode.parent] = before.plus(share)
 
     def _repair_mappings(self, number: int, shape: Shape) -> Iterator[str]:
         done: set[bytes] = set()
