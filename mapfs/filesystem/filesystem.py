@@ -247,6 +247,11 @@ class Filesystem:
             yield Listed(_DOT_DOT, directory.parent, stat.S_IFDIR, b"..")
         yield from self._directories.listing(directory, max(after, _DOT_DOT))
 
+    def readdirplus(self, number: int, after: int = 0) -> Iterator[tuple[Listed, Inode]]:
+        """As `readdir`, each entry with its inode."""
+        get = self._inodes.get
+        return ((entry, get(entry.inode)) for entry in self.readdir(number, after))
+
     def _directory(self, number: int) -> Inode:
         inode = self._inodes.get(number)
         if not inode.is_directory:

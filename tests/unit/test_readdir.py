@@ -128,3 +128,10 @@ def test_what_stays_is_listed_once(entries: int, steps: list[tuple[str, int]]) -
     assert reader.stayed <= set(reader.seen)
     assert reader.seen[:2] == [b".", b".."]
     reader.fs.close()
+
+
+def test_entries_come_with_their_inodes(fs: Filesystem) -> None:
+    number = make(fs, b"f", b"x")
+    found = [(entry.name, inode.number, inode.size) for entry, inode in fs.readdirplus(ROOT, 2)]
+    assert found == [(b"f", number, 1)]
+    assert [inode.number for _, inode in fs.readdirplus(ROOT)] == [ROOT, ROOT, number]
