@@ -737,7 +737,9 @@ def _check(fs: Filesystem) -> None:
 
 def _attributes(fs: Filesystem, number: int, group: bytes) -> dict[str, int]:
     pairs = fs.getxattr(number, b"user.mapfs." + group).decode().split()
-    return {key: int(value) for key, value in (pair.split("=") for pair in pairs)}
+    values = dict(pair.split("=") for pair in pairs)
+    assert values.pop("state", "ok") == "ok"  # the one that is a word
+    return {key: int(value) for key, value in values.items()}
 
 
 def _stored(fs: Filesystem, number: int) -> Pages:

@@ -119,7 +119,7 @@ class Handlers:
             Opcode.FALLOCATE: self.fallocate,
             Opcode.LSEEK: self.lseek,
             Opcode.COPY_FILE_RANGE: self.copy_file_range,
-            Opcode.FSYNC: self.sync,
+            Opcode.FSYNC: self.fsync,
             Opcode.FSYNCDIR: self.sync,
             Opcode.SYNCFS: self.sync,
             Opcode.RELEASE: self.nothing,
@@ -291,6 +291,10 @@ class Handlers:
             return copy()
 
         return copy() if load is None else copy_cold(load)
+
+    async def fsync(self, request: Request) -> bytes:
+        await self._committer.sync(request.nodeid)
+        return b""
 
     async def sync(self, request: Request) -> bytes:
         await self._committer.sync()
