@@ -38,7 +38,7 @@ from mapfs.store.syscalls import (
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
 )
-from mapfs.store.transaction import Commit
+from mapfs.store.transaction import Commit, LogSync
 
 __all__ = ["AccessTimes", "Caller", "Changes", "Filesystem", "Listing", "Statistics"]
 
@@ -417,6 +417,26 @@ class Filesystem:
     def flush(self) -> None:
         """Bring the tables, totals included, up to date in memory: for fsck and tests."""
         self._inodes.flush()
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether an fsync has nothing to do: all that changed is durable, if not yet committed."""
+        self.log_operation()
+        return not self.is_dirty or self.store.is_synced
+
+    def begin_log_sync(self) -> LogSync | None:
+        """The quick way to make everything durable, or None if it takes a commit.
+
+        Call its `write` in any thread, then `end_log_sync`; no commit may begin before that.
+        """
+        if self.is_failed:
+            return None
+        self.log_operation()
+        return self.store.begin_log_sync()
+
+    def end_log_sync(self, *, succeeded: bool) -> None:
+        """Take note of how `write` ended: unless it returned True, a commit must follow."""
+        self.store.end_log_sync(succeeded=succeeded)
 
     def begin_commit(self, *, closing: bool = False) -> Commit:
         """Freeze what has changed; call its `write` in any thread, then `end_commit`.

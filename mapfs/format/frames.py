@@ -7,7 +7,7 @@ an earlier use of the same place carries another generation.
 import enum
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest
 
@@ -24,8 +24,11 @@ _REQUESTS_SHARE: Final = 64
 
 # magic, boot id, store uuid, generation
 _HALF: Final = struct.Struct("<8s16s16sQ")
-# Behind the checksum, so that it can be set later: 1 if a sync of the store has failed.
+# Behind the checksum, so that they can be set later: 1 if a sync of the store has failed, and up to
+# which byte of the half frames, and the data they refer to, are on the disk.
 FAILED_OFFSET: Final = 56
+SYNCED_OFFSET: Final = 60
+_SYNCED: Final = struct.Struct("<I")
 # body length, number of changes, generation, request
 _FRAME: Final = struct.Struct("<IIQQ")
 _CHECKSUM: Final = struct.Struct("<Q")
@@ -63,14 +66,22 @@ def pack_half(boot_id: bytes, uuid: bytes, generation: int) -> bytes:
     return (fields + _CHECKSUM.pack(xxh3_64_intdigest(fields))).ljust(HALF_HEADER_BYTES, b"\0")
 
 
-def unpack_half(header: bytes, boot_id: bytes, uuid: bytes) -> int:
-    """The generation of a half, or 0 if it was not written for this store since this boot."""
+class Half(NamedTuple):
+    """What the header of a half says. `synced` is bytes from the start of the half."""
+
+    generation: int
+    boot_id: bytes
+    synced: int
+
+
+def unpack_half(header: bytes, uuid: bytes) -> Half | None:
+    """The header of a half, or None if it was not written for the store with this `uuid`."""
     fields, behind = header[: _HALF.size], header[_HALF.size :]
-    magic, boot, store, generation = _HALF.unpack(fields)
+    magic, boot_id, store, generation = _HALF.unpack(fields)
     whole = _CHECKSUM.unpack_from(behind)[0] == xxh3_64_intdigest(fields)
-    if not whole or (magic, boot, store) != (LOG_MAGIC, boot_id, uuid):
-        return 0
-    return int(generation)
+    if not whole or (magic, store) != (LOG_MAGIC, uuid):
+        return None
+    return Half(generation, boot_id, _SYNCED.unpack_from(header, SYNCED_OFFSET)[0])
 
 
 def pack_frame(changes: Sequence[Change], generation: int, request: int = 0) -> bytes:

@@ -18,7 +18,7 @@ class Committer:
         self._filesystem = filesystem
         self._lock = trio.Lock()
         self._begun = 0
-        self._durable = 0
+        self._durable = self._committed = 0
         self._pressure = trio.Event()
         self._condition = filesystem.store.condition
         self._lost = len(filesystem.store.backing.lost)
@@ -26,16 +26,42 @@ class Committer:
     async def sync(self, inode: int | None = None) -> None:
         """Return when everything that was changed before the call is durable.
 
-        Any number of callers share a commit: whoever waited while one that began after the call
-        was written need not start another. Raises `MapfsError` or `OSError` if it failed, and
-        `OSError` (EIO) if there are bytes of the file `inode` that the disk refused.
+        Any number of callers share the work: whoever waited while a sync or a commit that began
+        after the call was written need not start another. Raises `MapfsError` or `OSError` if it
+        failed, and `OSError` (EIO) if there are bytes of the file `inode` that the disk refused.
         """
         begun = self._begun
         async with self._lock:
-            if self._durable <= begun and self._filesystem.is_dirty:
+            if (
+                self._durable <= begun
+                and not self._filesystem.is_synced
+                and not await self._sync_log()
+            ):
                 await self._commit()
         if inode is not None:
             self._filesystem.require_written(inode)
+
+    async def commit(self) -> None:
+        """Commit what was changed before the call, also if it is durable by the log already."""
+        begun = self._begun
+        async with self._lock:
+            if self._committed <= begun and self._filesystem.is_dirty:
+                await self._commit()
+
+    async def _sync_log(self) -> bool:
+        """Let the log make everything durable; False if that takes a commit."""
+        sync = self._filesystem.begin_log_sync()
+        if sync is None:
+            return False
+        self._begun += 1
+        succeeded = False
+        try:
+            succeeded = await trio.to_thread.run_sync(sync.write)
+            if succeeded:
+                self._durable = self._begun
+        finally:
+            self._filesystem.end_log_sync(succeeded=succeeded)
+        return succeeded
 
     async def _commit(self) -> None:
         self._begun += 1
@@ -44,7 +70,7 @@ class Committer:
         try:
             await trio.to_thread.run_sync(commit.write)
             succeeded = True
-            self._durable = self._begun
+            self._durable = self._committed = self._begun
         finally:
             self._filesystem.end_commit(succeeded=succeeded)
             self._report()
@@ -66,7 +92,7 @@ class Committer:
         """Commit so that freed pages can be used; False if nothing was freed."""
         if not self._filesystem.reclaimable:
             return False
-        await self.sync()
+        await self.commit()
         return True
 
     def must_wait(self) -> bool:
@@ -91,7 +117,7 @@ class Committer:
                 await self._pressure.wait()
             self._pressure = trio.Event()
             try:
-                await self.sync()
+                await self.commit()
             except (MapfsError, OSError) as error:
                 if not self._filesystem.is_failed:
                     _log.error("commit failed, trying again in %g s: %s", interval, error)

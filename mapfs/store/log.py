@@ -1,10 +1,11 @@
 """The intent log: what operations changed since the last commit, in a memory-mapped file.
 
 Mapped pages outlive the process, so a daemon that is killed loses nothing that it answered, at
-the price of a memory copy an operation. They do not outlive the machine: the log is replayed only
-if it was written since this boot. Two halves take turns, one for each generation, so that the
-running one can be logged while the committing one is still needed.
-Belongs to the filesystem's thread.
+the price of a memory copy an operation. They do not outlive the machine: what was written before
+its last start counts only as far as it is known to have been synced.
+Two halves take turns, one for each generation, so that the running one can be logged while the
+committing one is still needed.
+Belongs to the filesystem's thread, except where a method says otherwise.
 """
 
 import errno
@@ -19,7 +20,9 @@ from mapfs.format.frames import (
     FAILED_OFFSET,
     HALF_BYTES,
     HALF_HEADER_BYTES,
+    SYNCED_OFFSET,
     Change,
+    Half,
     pack_frame,
     pack_half,
     pack_requests,
@@ -43,22 +46,25 @@ class IntentLog:
         """
         flags = os.O_RDONLY if read_only else os.O_RDWR | os.O_CREAT
         try:
-            fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 if not read_only:
-                    _reserve(fd)
+                    _reserve(self._fd)
                 protection = mmap.PROT_READ | (0 if read_only else mmap.PROT_WRITE)
-                self._mapping = mmap.mmap(fd, LOG_BYTES, prot=protection)
-            finally:
-                os.close(fd)
+                self._mapping = mmap.mmap(self._fd, LOG_BYTES, prot=protection)
+            except BaseException:
+                os.close(self._fd)
+                raise
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: {error}") from error
         self._view = memoryview(self._mapping)
+        self._numbers = self._view.cast("I")
         self._uuid = uuid
         self._boot_id = _boot_id()
         self._generation = 0
-        self._offset = self._end = 0
+        self._start = self._offset = self._end = 0
         self._kept: set[int] | None = None
+        self._is_trusted = True
 
     @property
     def is_closed(self) -> bool:
@@ -70,14 +76,48 @@ class IntentLog:
         """Whether it is time for a commit."""
         return 2 * (self._end - self._offset) < HALF_BYTES
 
+    @property
+    def position(self) -> int:
+        """How much of the half in use is written, in bytes."""
+        return self._offset - self._start
+
+    @property
+    def synced(self) -> int:
+        """How much of it is on the disk, with the data that it refers to."""
+        return self._numbers[(self._start + SYNCED_OFFSET) // self._numbers.itemsize]
+
+    @property
+    def can_sync(self) -> bool:
+        """Whether `sync` has a meaning: a log with a gap, or one that once failed to, is no help.
+
+        A failed fdatasync(2) leaves pages clean that are not on the disk (fsync(2), NOTES).
+        """
+        return self._is_trusted and not self.is_closed
+
+    def sync(self, position: int) -> None:
+        """Make what was written up to `position` count even if the machine stops.
+
+        All data that it refers to must be on the disk. May run in another thread while more is
+        appended; not while `begin` does. Raises `OSError`, and then again each time.
+
+        The number may get to the disk before the frames: those that are not whole end the replay.
+        """
+        self._numbers[(self._start + SYNCED_OFFSET) // self._numbers.itemsize] = position
+        try:
+            os.fdatasync(self._fd)
+        except OSError:
+            self._is_trusted = False
+            raise
+
     def begin(self, generation: int, durable: int) -> None:
         """Log `generation` from now on; `durable` is the last one that is committed.
 
         The log stays closed if the half it would use holds what is not yet durable.
         """
-        start = generation % 2 * HALF_BYTES
+        start = self._start = generation % 2 * HALF_BYTES
         self._offset = self._end = 0
-        if self._half_generation(start) > durable:
+        half = self._half(start)
+        if half is not None and half.generation > durable and self._counting(half):
             return
         header = pack_half(self._boot_id, self._uuid, generation)
         self._view[start : start + HALF_HEADER_BYTES] = header
@@ -96,7 +136,7 @@ class IntentLog:
     @property
     def is_failed(self) -> bool:
         """Whether `mark_failed` was called since the halves that are to be replayed began."""
-        halves = [start for start in (0, HALF_BYTES) if self._half_generation(start)]
+        halves = [start for start in (0, HALF_BYTES) if self._is_of_this_boot(start)]
         return any(self._view[start + FAILED_OFFSET] for start in halves)
 
     def append(self, changes: Sequence[Change], request: int = 0) -> None:
@@ -135,28 +175,42 @@ class IntentLog:
         """The requests that frames name, durable or not, and those of `keep_requests`."""
         found: set[int] = set()
         for start in (0, HALF_BYTES):
-            generation = self._half_generation(start)
-            if generation:
-                found |= unpack_requests(self._view[start : start + HALF_BYTES], generation)
+            half = self._half(start)
+            if half is not None and half.boot_id == self._boot_id:
+                frames = self._view[start : start + HALF_BYTES]
+                found |= unpack_requests(frames, half.generation)
         return found
 
     def replay(self, durable: int) -> Iterator[tuple[int, list[Change]]]:
-        """The operations since the commit numbered `durable`, in order, with their generation."""
+        """The operations since the commit numbered `durable`, in order, with their generation.
+
+        All of them if they were logged since this machine started; otherwise what was synced.
+        """
         for generation in (durable + 1, durable + 2):
             start = generation % 2 * HALF_BYTES
-            if self._half_generation(start) == generation:
-                half = self._view[start : start + HALF_BYTES]
-                for changes in unpack_frames(half, generation):
+            half = self._half(start)
+            if half is not None and half.generation == generation:
+                frames = self._view[start : start + self._counting(half)]
+                for changes in unpack_frames(frames, generation):
                     yield generation, changes
 
-    def _half_generation(self, start: int) -> int:
-        header = bytes(self._view[start : start + HALF_HEADER_BYTES])
-        return unpack_half(header, self._boot_id, self._uuid)
+    def _counting(self, half: Half) -> int:
+        """How much of a half counts, in bytes; after a power cut only what is known to be whole."""
+        return HALF_BYTES if half.boot_id == self._boot_id else min(half.synced, HALF_BYTES)
+
+    def _half(self, start: int) -> Half | None:
+        return unpack_half(bytes(self._view[start : start + HALF_HEADER_BYTES]), self._uuid)
+
+    def _is_of_this_boot(self, start: int) -> bool:
+        half = self._half(start)
+        return half is not None and half.boot_id == self._boot_id
 
     def close(self) -> None:
         """Unmap the log."""
+        self._numbers.release()
         self._view.release()
         self._mapping.close()
+        os.close(self._fd)
 
 
 def _reserve(fd: int) -> None:

@@ -29,7 +29,7 @@ from mapfs.store.catalog import Catalog
 from mapfs.store.log import IntentLog
 from mapfs.store.machine_pages import MachinePages
 from mapfs.store.replay import Replay
-from mapfs.store.transaction import Commit, Transaction
+from mapfs.store.transaction import Commit, LogSync, Transaction
 
 # More than a filesystem can use up.
 _MOST_IDS: Final = 1 << 62
@@ -173,6 +173,32 @@ class Store:
         `closing` gives pages that were taken ahead of need back to the host.
         """
         self.allocator.settle(closing=closing)
+
+    @property
+    def is_synced(self) -> bool:
+        """Whether everything that changed, and was logged, is durable by the log already."""
+        log = self.log
+        return (
+            log is not None
+            and log.can_sync
+            and log.position == log.synced
+            and not self.transaction.has_unsynced_data
+        )
+
+    def begin_log_sync(self) -> LogSync | None:
+        """What makes durable everything that was logged, or None if that takes a commit.
+
+        No commit may be under way when its `write` runs, nor begin before `end_log_sync`.
+        """
+        if self.log is None or not self.log.can_sync or self._durable != self.state.commits:
+            return None
+        self.transaction.has_unsynced_data = False
+        return LogSync(self.backing, self.log)
+
+    def end_log_sync(self, *, succeeded: bool) -> None:
+        """Take note of how `LogSync.write` ended."""
+        if not succeeded:
+            self.transaction.has_unsynced_data = True
 
     def freeze(self) -> Commit:
         """The running changes as a commit whose `write` may run in a worker thread.

@@ -15,6 +15,7 @@ from mapfs.format.records import META_LOST, Table, pack_lost
 from mapfs.store.backing import Backing
 from mapfs.store.catalog import Catalog
 from mapfs.store.generation import Generation
+from mapfs.store.log import IntentLog
 
 # Records in order; None stands for a record that a newer layer deletes.
 Changed: TypeAlias = Iterator[tuple[bytes, bytes]] | Iterator[tuple[bytes, bytes | None]]
@@ -56,6 +57,32 @@ class Commit:
         return tables
 
 
+class LogSync:
+    """What changed so far on its way to the disk by the log, without a commit."""
+
+    def __init__(self, backing: Backing, log: IntentLog) -> None:
+        self._backing = backing
+        self._log = log
+        self._position = log.position
+
+    def write(self) -> bool:
+        """Make everything durable that was logged before. Runs in any one thread, as a commit does.
+
+        The data that frames refer to must be on the disk before the frames count. False if that
+        needs a commit: bytes that the disk refused are noted in the catalog, and a log that cannot
+        be written is of no use. Raises `OSError` if the host failed as a whole, or is full.
+        """
+        known = self._backing.lost
+        self._backing.sync()
+        if self._backing.lost is not known:
+            return False
+        try:
+            self._log.sync(self._position)
+        except OSError:
+            return False
+        return True
+
+
 class Transaction:
     """The tables as the filesystem sees them now. Belongs to the filesystem's thread."""
 
@@ -66,6 +93,7 @@ class Transaction:
         self._running = Generation()
         self._committing: Generation | None = None
         self._unlogged: list[Change] | None = None
+        self.has_unsynced_data = False
 
     def keep_log(self) -> None:
         """From now on gather every change for `take_unlogged`."""
@@ -153,7 +181,7 @@ class Transaction:
 
     def data_written(self) -> None:
         """Note that the backing holds bytes that the next commit must make durable."""
-        self._running.data_written = True
+        self._running.data_written = self.has_unsynced_data = True
 
     def freed(self, extent: Extent) -> None:
         """Note pages that no record refers to any more, as soon as this generation is durable."""
@@ -166,6 +194,7 @@ class Transaction:
         """
         assert self._committing is None
         self.take_unlogged()
+        self.has_unsynced_data = False
         self._committing, self._running = self._running, Generation()
         return Commit(self._committing, self._backing, self._catalog, self._page_size)
 
@@ -183,6 +212,7 @@ class Transaction:
     def abort(self) -> None:
         """After a `Commit.write` that failed: the next commit will try these changes again."""
         assert self._committing is not None
+        self.has_unsynced_data = True
         self._committing.absorb(self._running)
         self._running, self._committing = self._committing, None
 

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_HEADER = struct.Struct("<BIQQ")
+_HEADER = struct.Struct("<BQQQ")
 
 
 class Kind(enum.IntEnum):
-    """What happened. BEGUN and ACKNOWLEDGED are about the commit whose number is `offset`."""
+    """What happened. With BEGUN and ACKNOWLEDGED `offset` is the number of a state."""
 
     WRITE = 1
     ZERO = 2
@@ -25,8 +25,9 @@ class Kind(enum.IntEnum):
     ACKNOWLEDGED = 6
 
 
-# The number of the store file; the recorded files go by their inode numbers.
+# The numbers of the store file and the log; the recorded files go by their inode numbers.
 STORE = 0
+LOG = 1 << 32
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mapfs.format.frames import HALF_HEADER_BYTES, pack_half, unpack_half
+from mapfs.format.frames import FAILED_OFFSET, HALF_HEADER_BYTES, pack_half, unpack_half
 from mapfs.store import log
 from mapfs.store.mkfs import StoreOptions, create_store
 from mapfs.store.opening import open_store
 from mapfs.store.store import Store
 from tests.crash.history import Tree, content_of, foreign_byte, tree_of
-from tests.crash.workload import CommittingFilesystem, History, Workload
+from tests.crash.workload import CommittingFilesystem, Frozen, History, Workload
 from tests.unit.support import HEADER_PAGES, PAGE, assert_sound
 
 _ANOTHER_BOOT = b"another boot's id"[:16]
@@ -66,14 +66,24 @@ def assert_nothing_lost(workload: Workload, left: Path) -> None:
 
 
 def assert_as_committed(history: History, commit: int, left: Path) -> None:
-    """The tree is that of a commit, and files hold nothing but what was theirs since then."""
-    frozen = history.commits[commit]
+    """The tree is that of a commit."""
     with reopened(left) as fs:
         assert fs.store.state.commits == commit
-        assert tree_of(fs) == frozen.tree
-        for number, path in _files(frozen.tree, history):
-            versions = history.files[number].contents[frozen.versions[number] :]
-            assert foreign_byte(content_of(fs, number), versions) is None, path
+        _assert_as(history.commits[commit], history, fs)
+
+
+def assert_as_acknowledged(history: History, left: Path) -> None:
+    """The tree is that last acknowledged."""
+    with reopened(left) as fs:
+        _assert_as(history.states[history.acknowledged], history, fs)
+
+
+def _assert_as(frozen: Frozen, history: History, fs: CommittingFilesystem) -> None:
+    """The tree is as it was, and files hold nothing but what was theirs since then."""
+    assert tree_of(fs) == frozen.tree
+    for number, path in _files(frozen.tree, history):
+        versions = history.files[number].contents[frozen.versions[number] :]
+        assert foreign_byte(content_of(fs, number), versions) is None, path
 
 
 def _files(tree: Tree, history: History) -> Iterator[tuple[int, bytes]]:
@@ -90,9 +100,8 @@ def pretend_another_boot(bundle: Path, store: Store) -> None:
         header = bytes(content[start : start + HALF_HEADER_BYTES])
         if not any(header):
             continue
-        generation = unpack_half(header, log._boot_id(), store.superblock.uuid)
-        assert generation
-        content[start : start + HALF_HEADER_BYTES] = pack_half(
-            _ANOTHER_BOOT, store.superblock.uuid, generation
-        )
+        half = unpack_half(header, store.superblock.uuid)
+        assert half is not None
+        packed = pack_half(_ANOTHER_BOOT, store.superblock.uuid, half.generation)
+        content[start : start + FAILED_OFFSET] = packed[:FAILED_OFFSET]
     path.write_bytes(content)

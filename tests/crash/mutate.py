@@ -96,9 +96,9 @@ MUTATIONS = (
     ),
     Mutation(
         "the log of another boot is replayed",
-        "format/frames.py",
-        "if not whole or (magic, boot, store) != (LOG_MAGIC, boot_id, uuid):",
-        "if not whole or (magic, store) != (LOG_MAGIC, uuid):",
+        "store/log.py",
+        "HALF_BYTES if half.boot_id == self._boot_id else min(half.synced, HALF_BYTES)",
+        "HALF_BYTES",
     ),
     Mutation(
         "the log is not replayed",
@@ -181,8 +181,8 @@ MUTATIONS = (
     Mutation(
         "a half that is still needed is overwritten",
         "store/log.py",
-        "        if self._half_generation(start) > durable:\n            return\n",
-        "",
+        "half.generation > durable and self._counting(half)",
+        "False",
     ),
     Mutation(
         "what was replayed is not committed",

@@ -1,8 +1,8 @@
-"""The power fails: store and catalog are cut together wherever they were synced, and between.
+"""The power fails: store, catalog and log are cut together wherever they were synced, and between.
 
-The store's calls and those of LMDB go into one journal (`recording_backing`, `recorded_files`).
-From it the two files are made as a disk may hold them at any moment, and opened as they are. The
-intent log plays no part: after a power cut it is of another boot.
+The calls of the store and the log, and those of LMDB, go into one journal (`recording_backing`,
+`recording_log`, `recorded_files`). From it the files are made as a disk may hold them at any
+moment, and opened as they are, by a machine that has started anew.
 """
 
 import itertools
@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapfs.format.superblock import COPY_OFFSETS
+from mapfs.store import log as log_module
 from mapfs.store.catalog import Catalog
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.mkfs import StoreOptions, first_records
@@ -25,8 +26,9 @@ from mapfs.store.store import Store
 from tests.crash.conftest import Recorder
 from tests.crash.disk import Loss, RecordedFile
 from tests.crash.history import content_of, foreign_byte, tree_of
-from tests.crash.journal import STORE, Journal, Kind, read_journal
+from tests.crash.journal import LOG, STORE, Journal, Kind, read_journal
 from tests.crash.recording_backing import RecordingBacking
+from tests.crash.recording_log import RecordingLog
 from tests.crash.workload import CommittingFilesystem, History, Operation, Workload, operations
 from tests.unit.support import HEADER_PAGES, PAGE, assert_sound
 
@@ -34,6 +36,7 @@ pytestmark = pytest.mark.mount
 
 # Small, so that pages are used again soon, and so that the store grows.
 _FIRST_PAGES = 48
+_HALF_BYTES = 16 << 10
 _MOST_PAGES = 160
 # Moments that are not at a sync and are tried all the same: one in so many, and losses for each.
 _ONE_MOMENT_IN = 12
@@ -55,11 +58,12 @@ class Recording:
 
 @dataclass(frozen=True)
 class Cut:
-    """A moment at which the power fails, and the commits that were acknowledged and begun."""
+    """A moment at which the power fails, and which states were acknowledged and begun to be."""
 
     position: int
     store: RecordedFile
     catalog: RecordedFile
+    log: RecordedFile
     acknowledged: int
     begun: int
     is_sync: bool
@@ -77,14 +81,17 @@ def record(
     fs = CommittingFilesystem(_recorded_store(journal, directory / f"store-{number}", link))
     made = journal.position
     workload = Workload(fs, lambda: journal.position)
-    freeze = fs.begun
+    history = workload.history
 
-    def begun(commit: int) -> None:
-        freeze(commit)
-        journal.append(Kind.BEGUN, STORE, commit)
+    def begun() -> None:
+        history.begin()
+        journal.append(Kind.BEGUN, STORE, history.begun)
 
-    fs.begun = begun
-    fs.acknowledged = lambda commit: journal.append(Kind.ACKNOWLEDGED, STORE, commit)
+    def acknowledged() -> None:
+        history.acknowledge()
+        journal.append(Kind.ACKNOWLEDGED, STORE, history.acknowledged)
+
+    fs.begun, fs.acknowledged = begun, acknowledged
     for _ in workload.run(steps):
         pass
     workload.assert_contents()
@@ -93,7 +100,7 @@ def record(
         fs.close()
     else:
         fs.store.close()
-    return Recording(journal.path, mkfs, made, catalog, workload.history)
+    return Recording(journal.path, mkfs, made, catalog, history)
 
 
 def _recorded_store(journal: Journal, path: Path, link: Path) -> Store:
@@ -107,19 +114,20 @@ def _recorded_store(journal: Journal, path: Path, link: Path) -> Store:
     catalog = Catalog(link)
     catalog.apply(first_records(superblock, _FIRST_PAGES))
     catalog.renew()
-    return Store(superblock, backing, catalog)
+    log = RecordingLog(path.with_name(f"{path.name}-log"), superblock.uuid, journal)
+    return Store(superblock, backing, catalog, log=log)
 
 
 def cuts(recording: Recording, random: Random) -> Iterator[Cut]:
     """Every sync, the end, and some moments between."""
-    files = {STORE: RecordedFile(), recording.catalog: RecordedFile()}
-    store, catalog = files.values()
+    files = {STORE: RecordedFile(), recording.catalog: RecordedFile(), LOG: RecordedFile()}
+    store, catalog, log = files.values()
     acknowledged = begun = 0
     position = recording.mkfs
     for each in read_journal(recording.journal, recording.mkfs):
         is_sync = each.kind == Kind.SYNC
         if position >= recording.made and (is_sync or random.randrange(_ONE_MOMENT_IN) == 0):
-            yield Cut(position, store, catalog, acknowledged, begun, is_sync)
+            yield Cut(position, store, catalog, log, acknowledged, begun, is_sync)
         position = each.end
         if each.kind == Kind.BEGUN:
             begun = each.offset
@@ -127,18 +135,18 @@ def cuts(recording: Recording, random: Random) -> Iterator[Cut]:
             acknowledged = each.offset
         elif each.file in files:
             files[each.file].replay(each)
-    yield Cut(position, store, catalog, acknowledged, begun, is_sync=True)
+    yield Cut(position, store, catalog, log, acknowledged, begun, is_sync=True)
 
 
-def losses(cut: Cut, random: Random) -> Iterator[tuple[Loss, Loss]]:
-    """What each of the two files loses."""
+def losses(cut: Cut, random: Random) -> Iterator[tuple[Loss, Loss, Loss]]:
+    """What each of store, catalog and log loses."""
     if cut.is_sync:
-        yield Loss.ALL, Loss.ALL
-        yield Loss.NONE, Loss.NONE
-        yield Loss.ALL, Loss.NONE
+        yield Loss.ALL, Loss.ALL, Loss.ALL
+        yield Loss.NONE, Loss.NONE, Loss.NONE
+        yield Loss.ALL, Loss.NONE, Loss.NONE
     kinds = list(Loss)
     for _ in range(_LOSSES_AT_A_SYNC if cut.is_sync else 1):
-        yield random.choice(kinds), random.choice(kinds)
+        yield random.choice(kinds), random.choice(kinds), random.choice(kinds)
 
 
 class Disk:
@@ -149,12 +157,16 @@ class Disk:
         path.mkdir(exist_ok=True)
         (path / "lock").touch()
 
-    def hold(self, cut: Cut, lost: tuple[Loss, Loss], history: History, random: Random) -> None:
+    def hold(
+        self, cut: Cut, lost: tuple[Loss, Loss, Loss], history: History, random: Random
+    ) -> None:
         """Open what is left, without any repair, and compare it with what was promised."""
         _rewrite(self.path / "store", cut.store.after_power_cut(lost[0], random))
         _rewrite(self.path / "catalog", cut.catalog.after_power_cut(lost[1], random))
-        _rewrite(self.path / "log", b"")
-        fs = CommittingFilesystem(open_store(self.path))
+        _rewrite(self.path / "log", cut.log.after_power_cut(lost[2], random))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(log_module, "_boot_id", lambda: bytes(16))
+            fs = CommittingFilesystem(open_store(self.path))
         try:
             assert_as_promised(fs, cut, history)
             assert_sound(fs)
@@ -173,12 +185,11 @@ def _rewrite(path: Path, content: bytes | bytearray) -> None:
 
 
 def assert_as_promised(fs: CommittingFilesystem, cut: Cut, history: History) -> None:
-    """The state is that of the last acknowledged commit, or of the one under way; all of it."""
-    commit = fs.store.state.commits
-    assert cut.acknowledged <= commit <= cut.begun, "an acknowledged commit is lost"
-    frozen = history.commits[commit]
+    """The state is the one last acknowledged, or a later one that was to become durable."""
     tree = tree_of(fs)
-    assert tree == frozen.tree
+    possible = history.states[cut.acknowledged : cut.begun + 1]
+    frozen = next((state for state in possible if state.tree == tree), None)
+    assert frozen is not None, "an acknowledged state is lost, or an operation is not whole"
     for path, (number, *_) in tree.items():
         assert isinstance(number, int)
         if number in history.files:
@@ -191,6 +202,14 @@ def assert_as_promised(fs: CommittingFilesystem, cut: Cut, history: History) -> 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("power-cut")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_log() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_module, "HALF_BYTES", _HALF_BYTES)
+        patch.setattr(log_module, "LOG_BYTES", 2 * _HALF_BYTES)
+        yield
 
 
 @settings(max_examples=15)

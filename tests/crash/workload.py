@@ -14,7 +14,7 @@ from mapfs.filesystem.filesystem import AccessTimes, Changes, Filesystem
 from mapfs.format.records import ROOT_INODE
 from mapfs.store.store import Store
 from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE
-from mapfs.store.transaction import Commit
+from mapfs.store.transaction import Commit, LogSync
 from tests.crash.history import Tree, Versions, content_of, lookup, pattern, tree_of
 
 ME = Caller(1000, 1000)
@@ -29,7 +29,7 @@ _REFUSALS = (
 
 @dataclass
 class Frozen:
-    """What a commit makes durable: the tree, and which version of each file."""
+    """A state: the tree, and which version of each file."""
 
     tree: Tree
     versions: dict[int, int]
@@ -37,34 +37,61 @@ class Frozen:
 
 @dataclass
 class History:
-    """Everything that was ever committed, and every version of every file."""
+    """The state after every operation, and each version of a file.
+
+    `begun` and `acknowledged` are the latest states that were to be durable, and that are.
+    """
 
     files: dict[int, Versions] = field(default_factory=dict)
+    states: list[Frozen] = field(default_factory=list)
+    begun: int = 0
+    acknowledged: int = 0
     commits: dict[int, Frozen] = field(default_factory=dict)
 
-    def freeze(self, number: int, tree: Tree) -> None:
+    def add(self, tree: Tree) -> None:
         versions = {inode: len(each.contents) - 1 for inode, each in self.files.items()}
-        self.commits[number] = Frozen(tree, versions)
+        self.states.append(Frozen(tree, versions))
+
+    def commit(self, number: int) -> None:
+        self.commits[number] = self.states[-1]
+
+    def begin(self) -> None:
+        self.begun = len(self.states) - 1
+
+    def acknowledge(self) -> None:
+        self.acknowledged = self.begun
 
 
 class CommittingFilesystem(Filesystem):
-    """A filesystem that tells when a commit begins and when it is acknowledged."""
+    """A filesystem that tells when a commit, or a sync of the log, begins and is acknowledged."""
 
     def __init__(self, store: Store) -> None:
-        self.begun: Callable[[int], None] = lambda _: None
-        self.acknowledged: Callable[[int], None] = lambda _: None
+        self.committing: Callable[[int], None] = lambda _: None
+        self.begun: Callable[[], None] = lambda: None
+        self.acknowledged: Callable[[], None] = lambda: None
         super().__init__(store, access_times=AccessTimes.NONE)
 
     def begin_commit(self, *, closing: bool = False) -> Commit:
         commit = super().begin_commit(closing=closing)
-        self.begun(self.store.state.commits)
-        self._number = self.store.state.commits
+        self.committing(self.store.state.commits)
+        self.begun()
         return commit
 
     def end_commit(self, *, succeeded: bool) -> None:
         super().end_commit(succeeded=succeeded)
         if succeeded:
-            self.acknowledged(self._number)
+            self.acknowledged()
+
+    def begin_log_sync(self) -> LogSync | None:
+        sync = super().begin_log_sync()
+        if sync is not None:
+            self.begun()
+        return sync
+
+    def end_log_sync(self, *, succeeded: bool) -> None:
+        super().end_log_sync(succeeded=succeeded)
+        if succeeded:
+            self.acknowledged()
 
 
 @dataclass(frozen=True)
@@ -84,7 +111,7 @@ _CHANGES = (
     *("mkdir", "rmdir", "symlink", "setxattr", "removexattr", "chmod", "punch", "zero"),
     *("allocate", "copy"),
 )
-_COMMITS = ("commit", "commit", "begin", "finish", "finish")
+_COMMITS = ("commit", "begin", "finish", "finish", "sync", "sync")
 
 
 def operations(least: int = 20, most: int = 60) -> st.SearchStrategy[list[Operation]]:
@@ -107,9 +134,12 @@ class Workload:
         self._generation = 0
         self._orphans: list[int] = []
         self._commit: Commit | None = None
-        fs.begun = lambda number: self.history.freeze(number, tree_of(fs))
-        self.history.freeze(fs.store.state.commits, tree_of(fs))
+        fs.committing = self.history.commit
+        fs.begun, fs.acknowledged = self.history.begin, self.history.acknowledge
+        self.history.add(tree_of(fs))
+        self.history.commit(fs.store.state.commits)
         subdirectory = fs.mkdir(ROOT_INODE, b"sub", 0o755, ME).number
+        self.history.add(tree_of(fs))
         self._places = [(parent, name) for parent in (ROOT_INODE, subdirectory) for name in _NAMES]
 
     def run(self, operations: list[Operation]) -> Iterator[Operation]:
@@ -135,8 +165,21 @@ class Workload:
                 if waiting and waiting[0].kind in _CHANGES
             ]
             self._finish(during)
+        elif operation.kind == "sync":
+            self.sync([waiting.popleft()] if waiting and waiting[0].kind in _CHANGES else [])
         else:
             self.change(operation)
+
+    def sync(self, during: list[Operation]) -> None:
+        """Make all durable as an fsync does, running `during` between its syncs."""
+        self._finish()
+        sync = self.fs.begin_log_sync()
+        if sync is None:
+            self.fs.commit()
+            return
+        with self._after_sync(during):
+            succeeded = sync.write()
+        self.fs.end_log_sync(succeeded=succeeded)
 
     def commit(self) -> None:
         self._finish()
@@ -145,6 +188,7 @@ class Workload:
     def change(self, operation: Operation) -> None:
         with _refusals():
             getattr(self, f"_{operation.kind}")(operation)
+        self.history.add(tree_of(self.fs))
 
     def _finish(self, during: list[Operation] | None = None) -> None:
         if self._commit is None:
@@ -209,6 +253,7 @@ class Workload:
     def _create(self, operation: Operation) -> None:
         number = self.fs.create(*self._free_place(operation.where), 0o644, ME).number
         self.history.files[number] = Versions([self._position()], [b""])
+        self.history.add(tree_of(self.fs))  # it may be a part of another operation
 
     def _mkdir(self, operation: Operation) -> None:
         self.fs.mkdir(*self._free_place(operation.where), 0o750, ME)

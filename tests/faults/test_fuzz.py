@@ -26,7 +26,6 @@ from mapfs.format.frames import (
 )
 from mapfs.format.records import META_UUID, Table
 from mapfs.format.superblock import BLOCK_BYTES, CHECKSUM_OFFSET, MAGIC
-from mapfs.store.log import _boot_id
 from tests.faults.bundles import PAGE, change, copy, records
 from tests.faults.child import Ended, run_child
 from tests.faults.open_all import main as open_all
@@ -109,7 +108,8 @@ def damage_log(bundle: Path, chance: random.Random) -> None:
     log = bytearray((bundle / "log").read_bytes())
     for start in (0, HALF_BYTES):
         uuid = bytes(log[start + 24 : start + 40])
-        generation = unpack_half(bytes(log[start : start + HALF_HEADER_BYTES]), _boot_id(), uuid)
+        half = unpack_half(bytes(log[start : start + HALF_HEADER_BYTES]), uuid)
+        generation = half.generation if half is not None else 0
         frames = list(unpack_frames(bytes(log[start : start + HALF_BYTES]), generation))
         offset = start + HALF_HEADER_BYTES
         for changes in frames:

@@ -74,19 +74,18 @@ def test_a_frame_longer_than_the_half_ends_the_log() -> None:
 
 
 @pytest.mark.parametrize(
-    ("boot", "uuid", "at", "generation"),
+    ("uuid", "at", "half"),
     [
-        (BOOT, UUID, None, 7),
-        (bytes(16), UUID, None, 0),
-        (BOOT, bytes(16), None, 0),
-        *[(BOOT, UUID, at, 0) for at in range(56)],
+        (UUID, None, frames.Half(7, BOOT, 0)),
+        (bytes(16), None, None),
+        *[(UUID, at, None) for at in range(56)],
     ],
 )
-def test_whose_half_it_is(boot: bytes, uuid: bytes, at: int | None, generation: int) -> None:
+def test_whose_half_it_is(uuid: bytes, at: int | None, half: frames.Half | None) -> None:
     header = bytearray(frames.pack_half(BOOT, UUID, 7))
     if at is not None:
         header[at] ^= 4
-    assert frames.unpack_half(bytes(header), boot, uuid) == generation
+    assert frames.unpack_half(bytes(header), uuid) == half
 
 
 def test_kinds_and_tables_are_apart() -> None:
