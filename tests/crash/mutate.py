@@ -207,6 +207,24 @@ MUTATIONS = (
         "            run.recorded = run.start\n",
         "            self._transaction.delete(Table.PENDING, id_key(run.start))\n",
     ),
+    Mutation(
+        "the log counts before its data are synced",
+        "store/transaction.py",
+        "        known = self._backing.lost\n",
+        "        known = self._backing.lost\n        self._log.sync(self._position)\n",
+    ),
+    Mutation(
+        "what is logged while the data are synced counts as well",
+        "store/transaction.py",
+        "            self._log.sync(self._position)\n",
+        "            self._log.sync(self._log.position)\n",
+    ),
+    Mutation(
+        "an fsync leaves the log for later",
+        "store/transaction.py",
+        "            self._log.sync(self._position)\n",
+        "            pass\n",
+    ),
 )
 
 
