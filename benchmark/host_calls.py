@@ -1,8 +1,8 @@
-#!/usr/bin/env python3
-"""Measure what decided how the store file is written: pwrite(2) against stores into a mapping.
+"""What calls on the host cost: the measurement that decided how the store file is written.
 
-measure_store.py DIRECTORY: writes fresh, reserved pages of files in DIRECTORY both ways in turn,
-and times fallocate(2) with FALLOC_FL_ZERO_RANGE over holes. `docs/performance.md` shows results.
+`python -m benchmark.host_calls DIRECTORY` writes fresh, reserved pages of files in DIRECTORY
+through a mapping and by pwrite(2) in turn, and times fallocate(2) with FALLOC_FL_ZERO_RANGE over
+holes. `docs/performance.md` shows results.
 """
 
 import mmap

@@ -1,0 +1,1 @@
+"""Measures mapfs beside other file systems; `scripts/bench` is the command."""
