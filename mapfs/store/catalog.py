@@ -22,9 +22,10 @@ from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
 
 # Address space, not memory or disk: the most that the catalog may grow to.
 _MAP_BYTES: Final = 1 << 40
-# Up to this size every page is checked before LMDB sees it: a tenth of a second. In larger
-# catalogs only a thorough opening does so, four seconds for a million files.
-_CHECKED_BYTES: Final = 32 << 20
+# Up to these sizes pages are checked, before LMDB sees them, down to a level above the leaves: each
+# a tenth of a second at most. A thorough opening reads all, four seconds for a million files.
+_CHECKED_LEVELS: Final = {8 << 20: 1, 512 << 20: 2}
+_LEAST_CHECKED_LEVEL: Final = 3
 # What a changed record takes of the catalog's file when it is committed, as a rule: it, its share
 # of a page that is half full, and as much for the inode that changes with it.
 _RECORD_BYTES: Final = 2048
@@ -217,8 +218,9 @@ def _check(path: Path, *, thorough: bool) -> None:
     except OSError as error:
         raise NotAStoreError(f"{path}: {error.strerror}") from error
     try:
-        every = thorough or os.fstat(fd).st_size <= _CHECKED_BYTES
-        check_pages(fd, _MAP_BYTES, leaves=every)
+        size = os.fstat(fd).st_size
+        levels = (level for most, level in _CHECKED_LEVELS.items() if thorough or size <= most)
+        check_pages(fd, _MAP_BYTES, level=next(levels, _LEAST_CHECKED_LEVEL))
     except StoreError as error:
         raise type(error)(f"{path}: {error}") from error
     finally:

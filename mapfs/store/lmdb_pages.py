@@ -63,11 +63,11 @@ class _Node(NamedTuple):
     value: bytes
 
 
-def check_pages(fd: int, map_bytes: int, *, leaves: bool) -> None:
+def check_pages(fd: int, map_bytes: int, *, level: int) -> None:
     """Raise unless LMDB can follow the trees in the file without leaving it.
 
-    Without `leaves` the pages that hold the records are not read: their number is about a
-    fiftieth of the file's. Raises `NotAStoreError` if the file is no LMDB environment, and
+    Pages below `level` are not read. Level 1 are the leaves, which hold the records; each level
+    above has about a fiftieth of the pages of the one below. Raises `NotAStoreError` if the file is no LMDB environment, and
     `DamagedStoreError` if it is one no more.
     """
     size = os.lseek(fd, 0, os.SEEK_END)
@@ -75,7 +75,7 @@ def check_pages(fd: int, map_bytes: int, *, leaves: bool) -> None:
     pages = size // meta.page_size
     if meta.last_page >= map_bytes // meta.page_size or meta.last_page < _META_PAGES - 1:
         raise DamagedStoreError("the catalog's last page is out of range")
-    walk = _Walk(fd, meta, min(pages, meta.last_page + 1), leaves=leaves)
+    walk = _Walk(fd, meta, min(pages, meta.last_page + 1), level)
     walk.check()
 
 
@@ -116,11 +116,11 @@ def _read_meta(fd: int, offset: int, number: int) -> _Meta:
 class _Walk:
     """One walk over the trees of a file; a page may be reached once."""
 
-    def __init__(self, fd: int, meta: _Meta, pages: int, *, leaves: bool) -> None:
+    def __init__(self, fd: int, meta: _Meta, pages: int, lowest: int) -> None:
         self._fd = fd
         self._meta = meta
         self._pages = pages
-        self._leaves = leaves
+        self._lowest = lowest
         self._seen = bytearray(pages)
 
     def check(self) -> None:
@@ -141,7 +141,7 @@ class _Walk:
     def _records(
         self, tree: _Tree, *, always: bool = False, single_child: bool = False
     ) -> Iterator[_Node]:
-        """The records of a tree; none, unless `always`, if leaves are not to be read."""
+        """The records of a tree; none, unless `always`, if the leaves are not to be read."""
         if tree.root == _NO_PAGE:
             return
         if not 1 <= tree.depth <= _DEEPEST:
@@ -151,12 +151,14 @@ class _Walk:
         while stack:
             number, level = stack.pop()
             self._reach(number)
+            if level < self._lowest and not always:
+                continue
             if level > 1:
                 children = self._children(number)
                 if len(children) < least:
                     raise DamagedStoreError(f"page {number} of the catalog has too few branches")
                 stack.extend((child, level - 1) for child in children)
-            elif self._leaves or always:
+            else:
                 yield from self._leaf_nodes(number)
 
     def _reach(self, number: int) -> None:

@@ -290,11 +290,11 @@ def test_branches_alone_tell_of_a_truncated_catalog(bundle: Path) -> None:
     change(bundle, Table.ORPHANS, changes)
     fd = os.open(bundle / "catalog", os.O_RDWR)
     try:
-        check_pages(fd, 1 << 40, leaves=False)
-        check_pages(fd, 1 << 40, leaves=True)
+        check_pages(fd, 1 << 40, level=2)
+        check_pages(fd, 1 << 40, level=1)
         os.truncate(fd, os.fstat(fd).st_size // 2)
         with pytest.raises((DamagedStoreError, NotAStoreError)):
-            check_pages(fd, 1 << 40, leaves=False)
+            check_pages(fd, 1 << 40, level=2)
     finally:
         os.close(fd)
 
