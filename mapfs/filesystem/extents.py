@@ -115,8 +115,11 @@ class ExtentMap:
         kept = 0
         only = self._at(inode, first) if extents == 1 and first < end else None
         for mapping in list(self.mappings(inode, first, end)) if only is None else [only]:
-            gone = mapping.clip(first, end)
             self._transaction.delete(Table.EXTENTS, pair_key(inode, mapping.page))
+            if first <= mapping.page and mapping.end <= end:
+                removed.append(Extent(mapping.start, mapping.count))
+                continue
+            gone = mapping.clip(first, end)
             kept += self._put(inode, mapping.clip(mapping.page, gone.page))
             kept += self._put(inode, mapping.clip(gone.end, mapping.end))
             removed.append(Extent(gone.start, gone.count))

@@ -2,8 +2,7 @@
 
 import enum
 import stat
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from mapfs.filesystem.clock import clamped, now
 from mapfs.filesystem.content import Content, require_file
@@ -22,8 +21,7 @@ class AccessTimes(enum.Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(NamedTuple):
     """What `Metadata.change` is to change: None leaves a field as it is.
 
     `kill_setid` also clears the set-id bits of a file, as for a truncation by somebody without

@@ -67,8 +67,8 @@ def check_pages(fd: int, map_bytes: int, *, level: int) -> None:
     """Raise unless LMDB can follow the trees in the file without leaving it.
 
     Pages below `level` are not read. Level 1 are the leaves, which hold the records; each level
-    above has about a fiftieth of the pages of the one below. Raises `NotAStoreError` if the file is no LMDB environment, and
-    `DamagedStoreError` if it is one no more.
+    above has about a fiftieth of the pages of the one below. Raises `NotAStoreError` if the file
+    is no LMDB environment, and `DamagedStoreError` if it is one no more.
     """
     size = os.lseek(fd, 0, os.SEEK_END)
     meta = _newest_meta(fd)
