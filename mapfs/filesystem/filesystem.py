@@ -248,9 +248,9 @@ class Filesystem:
         yield from self._directories.listing(directory, max(after, _DOT_DOT))
 
     def readdirplus(self, number: int, after: int = 0) -> Iterator[tuple[Listed, Inode]]:
-        """As `readdir`, each entry with its inode."""
-        get = self._inodes.get
-        return ((entry, get(entry.inode)) for entry in self.readdir(number, after))
+        """As `readdir`, each entry with its inode, which must be neither changed nor kept."""
+        peek = self._inodes.peek
+        return ((entry, peek(entry.inode)) for entry in self.readdir(number, after))
 
     def _directory(self, number: int) -> Inode:
         inode = self._inodes.get(number)

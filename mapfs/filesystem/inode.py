@@ -51,12 +51,23 @@ class InodeTable:
             return inode
         inode = self._live.get(number)
         if inode is None:
-            value = self._store.transaction.get(Table.INODES, id_key(number))
-            if value is None:
-                raise NotFoundError(f"inode {number} is not in use")
-            inode = self._checked(Inode.unpack(number, value))
+            inode = self._load(number)
         self._remember(inode)
         return inode
+
+    def peek(self, number: int) -> Inode:
+        """The inode `number` to be looked at once: a listing must not empty the cache.
+
+        It must be neither changed nor kept. Raises `NotFoundError`.
+        """
+        inode = self._cache.get(number) or self._live.get(number)
+        return self._load(number) if inode is None else inode
+
+    def _load(self, number: int) -> Inode:
+        value = self._store.transaction.get(Table.INODES, id_key(number))
+        if value is None:
+            raise NotFoundError(f"inode {number} is not in use")
+        return self._checked(Inode.unpack(number, value))
 
     def _checked(self, inode: Inode) -> Inode:
         """The inode, if its counts can be true; sums of others would not fit their records."""

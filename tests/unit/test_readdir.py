@@ -135,3 +135,12 @@ def test_entries_come_with_their_inodes(fs: Filesystem) -> None:
     found = [(entry.name, inode.number, inode.size) for entry, inode in fs.readdirplus(ROOT, 2)]
     assert found == [(b"f", number, 1)]
     assert [inode.number for _, inode in fs.readdirplus(ROOT)] == [ROOT, ROOT, number]
+    assert next(inode for _, inode in fs.readdirplus(ROOT, 2)) is fs.inode(number)
+
+
+def test_a_listing_with_inodes_leaves_the_cache_alone(fs: Filesystem) -> None:
+    make(fs, b"f")
+    fs.commit()
+    fs._inodes._cache.clear()
+    assert len(list(fs.readdirplus(ROOT))) == 3
+    assert list(fs._inodes._cache) == [ROOT]
