@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mapfs.filesystem.filesystem import Filesystem
-from tests.unit.support import ME, ROOT, assert_sound, code_of, names, open_fs
+from tests.unit.support import ME, ROOT, assert_sound, code_of, names, new_bundle, open_fs
 
 
 def request(fs: Filesystem, number: int, call: Callable[[], object]) -> int:
@@ -22,6 +22,11 @@ def killed(fs: Filesystem, bundle: Path) -> Filesystem:
     """The filesystem after its daemon was killed and another one took over."""
     fs.store.close()
     return open_fs(bundle)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return new_bundle(tmp_path / "t.mapfs")
 
 
 @pytest.fixture
