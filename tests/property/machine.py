@@ -738,7 +738,8 @@ def _check(fs: Filesystem) -> None:
 def _attributes(fs: Filesystem, number: int, group: bytes) -> dict[str, int]:
     pairs = fs.getxattr(number, b"user.mapfs." + group).decode().split()
     values = dict(pair.split("=") for pair in pairs)
-    assert values.pop("state", "ok") == "ok"  # the one that is a word
+    # The one that is a word. The machine lets commits fail, and the next one tries again.
+    assert values.pop("state", "ok") in ("ok", "degraded")
     return {key: int(value) for key, value in values.items()}
 
 
