@@ -28,7 +28,6 @@ _HALF: Final = struct.Struct("<8s16s16sQ")
 # which byte of the half frames, and the data they refer to, are on the disk.
 FAILED_OFFSET: Final = 56
 SYNCED_OFFSET: Final = 60
-_SYNCED: Final = struct.Struct("<I")
 # body length, number of changes, generation, request
 _FRAME: Final = struct.Struct("<IIQQ")
 _CHECKSUM: Final = struct.Struct("<Q")
@@ -81,7 +80,8 @@ def unpack_half(header: bytes, uuid: bytes) -> Half | None:
     whole = _CHECKSUM.unpack_from(behind)[0] == xxh3_64_intdigest(fields)
     if not whole or (magic, store) != (LOG_MAGIC, uuid):
         return None
-    return Half(generation, boot_id, _SYNCED.unpack_from(header, SYNCED_OFFSET)[0])
+    synced = int.from_bytes(header[SYNCED_OFFSET:HALF_HEADER_BYTES], "little")
+    return Half(generation, boot_id, synced)
 
 
 def pack_frame(changes: Sequence[Change], generation: int, request: int = 0) -> bytes:

@@ -116,7 +116,7 @@ LAYOUTS = {
     "Listing": records._COOKIE.size,
     "Extent": records._EXTENT.size,
     "State": records._STATE.size,
-    "Half header": frames._HALF.size + frames._CHECKSUM.size,
+    "Half header": frames.HALF_HEADER_BYTES,
     "Frame": frames.FRAME_HEADER_BYTES,
     "Change": frames._CHANGE.size,
     "Counted": records._COUNTED.size,
@@ -197,8 +197,12 @@ def test_half_header():
     assert f"two halves of {frames.HALF_BYTES:,} bytes" in text
     described = layout("Half header")
     found = {field.name: field.read(half) for field in described}
-    checksum = xxh3_64_intdigest(half[: described[-1].offset])
-    assert found == values | {"magic": frames.LOG_MAGIC, "checksum": checksum}
+    checksum = xxh3_64_intdigest(half[: frames._HALF.size])
+    fixed = {"magic": frames.LOG_MAGIC, "checksum": checksum, "failed": 0, "synced": 0}
+    assert found == values | fixed
+    offsets = {field.name: field.offset for field in described}
+    assert offsets["failed"] == frames.FAILED_OFFSET
+    assert offsets["synced"] == frames.SYNCED_OFFSET
 
 
 def test_frame():
