@@ -1,8 +1,11 @@
 """The kernel's backing device info (bdi) of a mount: how much it may hold back, and read ahead.
 
 By default the dirty pages of a FUSE mount are bounded strictly, by 1 % of what all may have
-(`fuse_bdi_init` in fs/fuse/inode.c), because a daemon that hangs would keep them. That halves the
-speed of large writes. See Documentation/ABI/testing/sysfs-class-bdi in the kernel's sources.
+(`fuse_bdi_init` in fs/fuse/inode.c), because a daemon that hangs would keep them. That slows large
+writes down. Without a bound the kernel would begin to write back only when memory fills up or with
+fsync, and program and daemon would work one after the other. So the bound is a size, large enough
+for the one and small enough for the other; `docs/performance.md` has the figures.
+See Documentation/ABI/testing/sysfs-class-bdi in the kernel's sources (Linux 6.2).
 """
 
 import logging
@@ -13,7 +16,7 @@ from typing import Final
 _log = logging.getLogger(__name__)
 
 _BDI: Final = Path("/sys/class/bdi")
-_SETTINGS: Final = {"strict_limit": 0, "max_ratio": 100, "read_ahead_kb": 1024}
+_SETTINGS: Final = {"strict_limit": 1, "max_bytes": 96 << 20, "read_ahead_kb": 1024}
 
 
 def tune(mountpoint: Path) -> None:

@@ -5,12 +5,13 @@ it; it commits before it returns. The filesystem stays the caller's to close.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
@@ -22,6 +23,10 @@ from mapfs.fuse.options import MountOptions, Transport
 from mapfs.store.syscalls import syncfs
 
 _log = logging.getLogger(__name__)
+
+# With the defaults every request pays two microseconds, and one in many 30 milliseconds
+# (`docs/performance.md`).
+_GC_THRESHOLDS: Final = (50_000, 20, 100)
 
 
 class _Server(Protocol):
@@ -43,6 +48,9 @@ def serve(
 ) -> None:
     """Mount, call `on_ready`, and serve until unmounted. Raises `MountError` before that."""
     fd = device.mount(source, mountpoint, options)
+    # What is there now stays; of what comes hardly anything is garbage that refers to itself.
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
     try:
         trio.run(_serve, filesystem, fd, mountpoint, options, on_ready)
     except BaseException:

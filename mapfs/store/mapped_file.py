@@ -25,6 +25,7 @@ from mapfs.store.syscalls import (
     PageCache,
     fallocate,
 )
+from mapfs.store.writeback import LEAST_BYTES, Writeback
 
 DEFAULT_WINDOW_BYTES: Final = 1 << 30
 # At least this many windows fit in the address space allowed, so that two busy files do not
@@ -53,6 +54,7 @@ class MappedFile:
         self._most_windows = max(1, (address_space or 1 << 46) // self._window_bytes)
         self._windows: OrderedDict[int, memoryview] = OrderedDict()
         self._file = SyncedFile(fd)
+        self._writeback = Writeback(fd)
         self._ways: list[Callable[[int, int], None]] = [
             self._zero_range,
             self._punch_and_allocate,
@@ -103,6 +105,9 @@ class MappedFile:
     def write(self, offset: int, data: Data) -> None:
         """See `Backing.write`."""
         self._file.write(offset, data)
+        length = memoryview(data).nbytes
+        if length >= LEAST_BYTES:
+            self._writeback.begin(offset, length)
 
     def prepare(self, offset: int, length: int) -> None:
         """See `Backing.prepare`. What the host cannot do is not tried again."""
@@ -181,6 +186,7 @@ class MappedFile:
     def close(self) -> None:
         """See `Backing.close`."""
         self._windows.clear()
+        self._writeback.close()
         os.close(self._fd)
 
 

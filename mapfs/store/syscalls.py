@@ -1,4 +1,4 @@
-"""Linux system calls that Python's `os` lacks: fallocate(2), cachestat(2), mincore(2), syncfs(2).
+"""Linux system calls that Python's `os` lacks, like fallocate(2) and cachestat(2).
 
 Every function raises `OSError` with the call's errno, and releases the GIL while it runs.
 """
@@ -12,6 +12,7 @@ FALLOC_FL_KEEP_SIZE: Final = 0x01
 FALLOC_FL_PUNCH_HOLE: Final = 0x02
 FALLOC_FL_ZERO_RANGE: Final = 0x10
 
+_SYNC_FILE_RANGE_WRITE: Final = 0x02
 _SYS_CACHESTAT: Final = 451  # the same on every architecture (Linux 6.5)
 _PROT_READ: Final = 1
 _MAP_SHARED: Final = 1
@@ -19,6 +20,12 @@ _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_libc.sync_file_range.argtypes = (
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_int64,
+    ctypes.c_uint,
+)
 _libc.syncfs.argtypes = (ctypes.c_int,)
 _libc.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
@@ -67,6 +74,11 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         code = ctypes.get_errno()
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))
+
+
+def sync_file_range(fd: int, offset: int, length: int) -> None:
+    """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: begin to write dirty pages to the disk."""
+    _check(_libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE))
 
 
 def syncfs(fd: int) -> None:

@@ -309,9 +309,8 @@ class Handlers:
 
     def readdirplus(self, request: Request) -> bytes:
         offset, size = protocol.READ_IN.unpack_from(request.body)
-        inode, listed = self._filesystem.inode, self._replies.listed
-        entries = self._filesystem.readdir(request.nodeid, offset)
-        return _filled((listed(entry, inode(entry.inode)) for entry in entries), size)
+        entries = self._filesystem.readdirplus(request.nodeid, offset)
+        return _filled((self._replies.listed(*each) for each in entries), size)
 
     # Attributes and the whole
 
