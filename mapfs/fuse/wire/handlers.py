@@ -23,6 +23,7 @@ from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import Cache, MountOptions
 from mapfs.fuse.wire import protocol
+from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import Fattr, Init, Opcode
 from mapfs.fuse.wire.replies import ABSENT, Replies, dirent
@@ -34,6 +35,8 @@ _ACL_PREFIX: Final = b"system.posix_acl_"
 _MOST_COPIED: Final = 4 << 20
 # FS_IOC_GETFLAGS for 64 and 32 bits, and FS_IOC_FSGETXATTR (linux/fs.h).
 _ATTRIBUTE_IOCTLS: Final = frozenset({0x80086601, 0x80046601, 0x801C581F})
+# The longest answer to one of them: `struct fsxattr`.
+_ATTRIBUTE_BYTES: Final = 28
 
 
 class Request(NamedTuple):
@@ -228,6 +231,7 @@ class Handlers:
 
     def read(self, request: Request) -> Answer:
         offset, size = protocol.READ_IN.unpack_from(request.body)
+        size = min(size, MAX_WRITE_BYTES)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is None:
             return self._filesystem.read(request.nodeid, offset, size)
@@ -352,7 +356,7 @@ class Handlers:
         command, size = protocol.IOCTL_IN.unpack_from(request.body)
         if command not in _ATTRIBUTE_IOCTLS:
             raise UnknownIoctlError(f"ioctl {command:#x}")
-        return protocol.IOCTL_OUT.pack(0) + bytes(size)
+        return protocol.IOCTL_OUT.pack(0) + bytes(min(size, _ATTRIBUTE_BYTES))
 
 
 def _time(valid: int, given: int, is_now: int, seconds: int, nanoseconds: int) -> int | None:

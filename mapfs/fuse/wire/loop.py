@@ -121,6 +121,8 @@ class WireTransport:
                     if error.errno not in (errno.EINTR, errno.ENOENT):  # interrupted, aborted
                         raise
                     continue
+                if not size:
+                    return  # the other end of a socket is closed; a device says ENODEV
                 self._serve_one(size)
             else:
                 await trio.lowlevel.checkpoint()
@@ -170,14 +172,22 @@ class WireTransport:
         if request.opcode == Opcode.FORGET:
             self._forget(request.nodeid)
         elif request.opcode == Opcode.BATCH_FORGET:
-            (count,) = BATCH_FORGET_IN.unpack_from(request.body)
-            end = BATCH_FORGET_IN.size + count * FORGET_ONE.size
-            for nodeid, _ in FORGET_ONE.iter_unpack(request.body[BATCH_FORGET_IN.size : end]):
-                self._forget(nodeid)
+            self._forget_many(request.body)
         elif request.opcode != Opcode.INTERRUPT:
             self._refuse(request.unique, errno.ENOSYS)
         # Calls on regular files are not interrupted on Linux: INTERRUPT is not answered, the
         # request that it is about is, in its time.
+
+    def _forget_many(self, body: memoryview) -> None:
+        try:
+            (count,) = BATCH_FORGET_IN.unpack_from(body)
+            end = BATCH_FORGET_IN.size + count * FORGET_ONE.size
+            numbers = [each for each, _ in FORGET_ONE.iter_unpack(body[BATCH_FORGET_IN.size : end])]
+        except struct.error as error:
+            _log.error("BATCH_FORGET: malformed request: %s", error)
+            return
+        for number in numbers:
+            self._forget(number)
 
     def _must_wait(self, opcode: int) -> bool:
         """Whether a change must be committed before it is answered."""
