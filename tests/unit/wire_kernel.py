@@ -34,14 +34,15 @@ class Kernel:
     """Sends requests and gathers what comes back, in whatever order it comes."""
 
     def __init__(self) -> None:
-        ours, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        self._socket = trio.socket.from_stdlib_socket(ours)
+        self._ours, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for each in (self._ours, self.device):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+            each.setblocking(False)
         self._unique = 0
         self.replies: dict[int, Reply] = {}
         self.notifications: list[tuple[int, bytes]] = []
 
-    async def send(
+    def send(
         self,
         opcode: int,
         body: bytes = b"",
@@ -51,19 +52,23 @@ class Kernel:
         gid: int = 0,
         length: int | None = None,
     ) -> int:
-        """Send a request; returns its `unique`. `length` is for a header that lies."""
+        """Send a request and do not wait; returns its `unique`.
+
+        `length` is for a header that lies.
+        """
         self._unique += 2
         size = 40 + len(body) if length is None else length
         header = pack("=IIQQIIIHH", size, opcode, self._unique, nodeid, uid, gid, 77, 0, 0)
-        await self._socket.send(header + body)
+        self._ours.send(header + body)
         return self._unique
 
     def receive(self) -> bool:
         """Take a message that is there; False if there is none."""
         try:
-            message = self._socket._sock.recv(_BUFFER_BYTES, socket.MSG_DONTWAIT)
+            message = self._ours.recv(_BUFFER_BYTES)
         except BlockingIOError:
             return False
+        assert message, "the transport has ended"
         self._sort(message)
         return True
 
@@ -82,14 +87,13 @@ class Kernel:
     async def answer(self, unique: int) -> Reply:
         """Wait for the answer to a request."""
         while unique not in self.replies:
-            message = await self._socket.recv(_BUFFER_BYTES)
-            assert message, "the transport has ended"
-            self._sort(message)
+            if not self.receive():
+                await trio.lowlevel.wait_readable(self._ours)
         return self.replies[unique]
 
     async def ask(self, opcode: int, body: bytes = b"", nodeid: int = 1, **who: int) -> Reply:
         """Send a request and wait for its answer."""
-        return await self.answer(await self.send(opcode, body, nodeid, **who))
+        return await self.answer(self.send(opcode, body, nodeid, **who))
 
     async def get(self, opcode: int, body: bytes = b"", nodeid: int = 1, **who: int) -> bytes:
         """Send a request that must succeed; returns the content of its answer."""
@@ -104,7 +108,7 @@ class Kernel:
 
     def hang_up(self) -> None:
         """End the connection at once."""
-        self._socket.close()
+        self._ours.close()
 
 
 Scenario = Callable[[Kernel], Awaitable[None]]
