@@ -463,7 +463,10 @@ def constants() -> dict[str, int]:
 
 
 def enumerators() -> set[str]:
-    return {*(f"FUSE_{name}" for name in OPCODES), *(f"FUSE_NOTIFY_{name}" for name in NOTIFY_CODES)}
+    return {
+        *(f"FUSE_{name}" for name in OPCODES),
+        *(f"FUSE_NOTIFY_{name}" for name in NOTIFY_CODES),
+    }
 
 
 def questions(minor: int) -> list[str]:

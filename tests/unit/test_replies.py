@@ -36,8 +36,7 @@ FILE_ATTR = b"".join(
 )
 
 
-def directory(**fields: int) -> Inode:
-    return Inode(number=2, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, size=17, **fields)
+DIRECTORY = Inode(number=2, mode=stat.S_IFDIR | 0o755, uid=0, gid=0, size=17)
 
 
 def test_attributes():
@@ -54,8 +53,8 @@ def test_no_entry():
 
 
 def test_a_directory_has_no_bytes():
-    assert REPLIES.attributes(directory())[24:32] == bytes(8)
-    assert REPLIES.statx(directory())[72:80] == bytes(8)
+    assert REPLIES.attributes(DIRECTORY)[24:32] == bytes(8)
+    assert REPLIES.statx(DIRECTORY)[72:80] == bytes(8)
 
 
 def test_a_device_number():
@@ -130,4 +129,4 @@ def test_the_dots_have_no_attributes_in_a_listing():
     # A nodeid of 0: the kernel takes no reference (`fuse_direntplus_link` in fs/fuse/readdir.c).
     for name in (b".", b".."):
         entry = Listed(1, 2, stat.S_IFDIR, name)
-        assert REPLIES.listed(entry, directory()) == bytes(128) + dirent(entry)
+        assert REPLIES.listed(entry, DIRECTORY) == bytes(128) + dirent(entry)

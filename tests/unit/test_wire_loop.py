@@ -68,9 +68,7 @@ def test_what_waits_is_answered_after_the_connection_ended(fs, monkeypatch):
 
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(
-            fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS
-        )
+        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
         answered: list[int] = []
         monkeypatch.setattr(transport, "_answer", lambda unique, _: answered.append(unique))
         async with trio.open_nursery() as nursery:
@@ -90,9 +88,7 @@ def test_what_waits_is_answered_after_the_connection_ended(fs, monkeypatch):
 def test_stop_ends_it_at_once(fs):
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(
-            fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS
-        )
+        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.run)
             await kernel.get(Opcode.STATFS)
@@ -112,9 +108,7 @@ def test_the_end_of_a_device(fs, monkeypatch, code):
 
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(
-            fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS
-        )
+        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
         with monkeypatch.context() as patch:
             patch.setattr("os.readv", readv)
             await transport.run()

@@ -4,6 +4,7 @@ A socket pair of SOCK_SEQPACKET stands in for `/dev/fuse`: a message for each re
 """
 
 import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from struct import pack, unpack_from
@@ -37,7 +38,7 @@ class Kernel:
         self._ours, self.device = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for each in (self._ours, self.device):
             each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-            each.setblocking(False)
+            os.set_blocking(each.fileno(), False)
         self._unique = 0
         self.replies: dict[int, Reply] = {}
         self.notifications: list[tuple[int, bytes]] = []
@@ -114,9 +115,7 @@ class Kernel:
 Scenario = Callable[[Kernel], Awaitable[None]]
 
 
-def play(
-    filesystem: Filesystem, scenario: Scenario, options: MountOptions | None = None
-) -> Kernel:
+def play(filesystem: Filesystem, scenario: Scenario, options: MountOptions | None = None) -> Kernel:
     """Run a scenario against the transport, and wait for its end; returns the kernel."""
     kernel = Kernel()
 
@@ -137,4 +136,3 @@ def play(
         kernel.hang_up()
         kernel.device.close()
     return kernel
-

@@ -116,10 +116,8 @@ class WireTransport:
                         await self._sleep()
                         break
                 except OSError as error:
-                    if error.errno in (errno.ENODEV, errno.ECONNABORTED):
+                    if _is_end(error):
                         return
-                    if error.errno not in (errno.EINTR, errno.ENOENT):  # interrupted, aborted
-                        raise
                     continue
                 if not size:
                     return  # the other end of a socket is closed; a device says ENODEV
@@ -261,6 +259,15 @@ class WireTransport:
                 self._filesystem.forget(nodeid)
         except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
             _log.exception("forget of inode %d failed", nodeid)
+
+
+def _is_end(error: OSError) -> bool:
+    """Whether a read failed because the connection ended, not for one request's sake."""
+    if error.errno in (errno.ENODEV, errno.ECONNABORTED):
+        return True
+    if error.errno in (errno.EINTR, errno.ENOENT):  # interrupted; aborted by who waited
+        return False
+    raise error
 
 
 def _errno_of(request: Request, error: Exception) -> int:
