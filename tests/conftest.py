@@ -18,7 +18,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
-def make_volume(tmp_path: Path) -> Iterator[MakeVolume]:
+def transport() -> str:
+    """What speaks to the kernel; tests marked `both_transports` run with each."""
+    return "auto"
+
+
+@pytest.fixture
+def make_volume(tmp_path: Path, transport: str) -> Iterator[MakeVolume]:
     """Makes volumes: `make_volume(name, directory)` has a mount point, but no store yet.
 
     When the test ends every one of them is unmounted and checked, and its log is read.
@@ -30,6 +36,7 @@ def make_volume(tmp_path: Path) -> Iterator[MakeVolume]:
             directory / f"{name}.mapfs",
             directory / f"{name}-mnt",
             directory / f"{name}.log",
+            transport,
             ephemeral=ephemeral,
         )
         volume.mnt.mkdir()

@@ -25,6 +25,7 @@ from tests.mount.volume import (
     MAPFS,
     Finished,
     Volume,
+    both_transports,
     mapfs,
     mount_line,
     process,
@@ -69,6 +70,7 @@ def test_the_mount_is_ready_when_the_command_returns(volume: Volume) -> None:
     assert mount_line(mnt).split(" - ")[1].split()[:2] == ["fuse.mapfs", str(volume.store)]
 
 
+@both_transports
 def test_contents_survive_many_mounts(volume: Volume) -> None:
     check = fill(volume.mount())
     for _ in range(3):
@@ -90,6 +92,7 @@ def test_umount_returns_when_the_store_is_free_to_be_copied(volume: Volume) -> N
     check()
 
 
+@both_transports
 def test_fusermount3_commits_everything(volume: Volume) -> None:
     mnt = volume.mount("--commit", "3600")
     check = fill(mnt)
@@ -143,6 +146,7 @@ def held_open(path: Path) -> Iterator[None]:
         yield
 
 
+@both_transports
 def test_sigterm_keeps_what_a_process_wrote_to_a_file_it_still_has_open(volume: Volume) -> None:
     mnt = volume.mount("--commit", "3600")
     (mnt / "open").write_bytes(bytes(12_288))
@@ -157,6 +161,7 @@ def test_sigterm_keeps_what_a_process_wrote_to_a_file_it_still_has_open(volume: 
     assert content == b"written".ljust(8192, b"\0") + b"mapped".ljust(4096, b"\0")
 
 
+@both_transports
 def test_an_unlinked_file_open_at_sigterm_leaves_nothing_behind(volume: Volume) -> None:
     mnt = volume.mount()
     (mnt / "gone").write_bytes(bytes(12_288))
@@ -180,6 +185,7 @@ def test_a_busy_mount_is_not_unmounted(volume: Volume) -> None:
         assert (mnt / "open").read_bytes()[8192:8198] == b"mapped"
 
 
+@both_transports
 def test_a_lazy_unmount_serves_open_files_and_then_commits(volume: Volume) -> None:
     mnt = volume.mount("--commit", "3600")
     (mnt / "open").write_bytes(bytes(12_288))
@@ -230,6 +236,7 @@ def test_a_commit_comes_by_itself_after_the_time_asked_for(volume: Volume) -> No
     check()
 
 
+@both_transports
 def test_what_fsync_acknowledged_survives_the_death_of_the_daemon(volume: Volume) -> None:
     mnt = volume.mount("--commit", "3600")
     (mnt / "directory").mkdir()
@@ -243,6 +250,7 @@ def test_what_fsync_acknowledged_survives_the_death_of_the_daemon(volume: Volume
     assert (mnt / "directory" / "file").read_bytes() == b"kept" * 10_000
 
 
+@both_transports
 def test_what_the_daemon_answered_survives_its_death(volume: Volume) -> None:
     mnt = volume.mount("--commit", "3600")
     check = fill(mnt)
@@ -448,6 +456,7 @@ def assert_only_readable(mnt: Path, check: Callable[[], None]) -> None:
             change()
 
 
+@both_transports
 def test_a_read_only_mount_never_writes_a_byte(volume: Volume) -> None:
     check = fill(volume.mount())
     volume.umount()
@@ -525,9 +534,11 @@ def write_until_full(path: Path, most: int) -> None:
             os.fsync(file.fileno())
 
 
+@both_transports
 def test_a_full_filesystem_is_enospc_and_works_again_after_rm(make_volume: MakeVolume) -> None:
     volume = make_volume(ephemeral=True)
-    mapfs("mount", "--ephemeral", "16M", volume.mnt, "--log", volume.log)
+    transport = ("--transport", volume.transport)
+    mapfs("mount", "--ephemeral", "16M", volume.mnt, "--log", volume.log, *transport)
     (volume.mnt / "kept").write_bytes(b"kept" * 1000)
     for _ in range(3):
         with pytest.raises(OSError, match=os.strerror(errno.ENOSPC)):
@@ -741,6 +752,7 @@ def test_mount8_says_what_is_wrong(volume: Volume, environment: dict[str, str]) 
 # Options
 
 
+@both_transports
 def test_mount_flags_reach_the_kernel(volume: Volume) -> None:
     options = "defaults,nosuid,nodev,noexec,noatime,user,nofail,x-anything=1,comment=text"
     mnt = volume.mount("-o", options)
@@ -752,6 +764,7 @@ def test_mount_flags_reach_the_kernel(volume: Volume) -> None:
     subprocess.run([mnt / "true"], check=True)
 
 
+@both_transports
 def test_noatime_keeps_access_times(volume: Volume) -> None:
     mnt = volume.mount("-o", "noatime")
     (mnt / "file").write_text("text")
@@ -765,6 +778,7 @@ def test_noatime_keeps_access_times(volume: Volume) -> None:
     assert (mnt / "file").stat().st_atime_ns > 10**18
 
 
+@both_transports
 def test_without_acls_setfacl_is_refused(volume: Volume) -> None:
     mnt = volume.mount("--no-acl")
     (mnt / "file").touch()
@@ -773,6 +787,7 @@ def test_without_acls_setfacl_is_refused(volume: Volume) -> None:
     run("setfacl", "-m", "u:1234:r", mnt / "file")
 
 
+@both_transports
 @pytest.mark.parametrize("cache", ["writeback", "writethrough"])
 def test_either_cache_keeps_every_byte(volume: Volume, cache: str) -> None:
     mnt = volume.mount("--cache", cache)
@@ -801,8 +816,10 @@ def test_in_the_foreground_it_logs_to_standard_error(volume: Volume) -> None:
     check()
 
 
+@both_transports
 def test_in_the_foreground_an_unmount_ends_the_command(volume: Volume) -> None:
     command: list[str | Path] = [MAPFS, "mount", "--foreground", volume.store, volume.mnt]
+    command += ["--transport", volume.transport]
     with process(command, stderr=subprocess.PIPE) as daemon:
         wait_until(lambda: volume.mounted, "the mount")
         mapfs("umount", volume.mnt)

@@ -13,7 +13,7 @@ from mapfs.filesystem.filesystem import Filesystem
 from mapfs.format.records import ROOT_INODE
 from mapfs.store.opening import open_store
 from tests.conftest import MakeVolume
-from tests.mount.volume import Volume, run, wait_until
+from tests.mount.volume import Volume, both_transports, run, wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -40,6 +40,7 @@ def test_a_directory_of_20000_entries_lists_each_once(volume: Volume) -> None:
         assert (directory / name).stat().st_size == 0
 
 
+@both_transports
 def test_deleting_while_listing_misses_and_repeats_nothing(mnt: Path) -> None:
     names = {str(number) for number in range(3000)}
     for name in names:

@@ -13,7 +13,7 @@ import pytest
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.store.opening import open_store
 from tests.mount.tree import make_tree
-from tests.mount.volume import Volume, run, wait_until
+from tests.mount.volume import Volume, both_transports, run, wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -75,6 +75,7 @@ def assert_identity(volume: Volume) -> None:
 # One file
 
 
+@both_transports
 def test_a_file_wastes_the_rest_of_its_last_page(mnt: Path) -> None:
     examples = [
         (0, 0, 0),
@@ -121,6 +122,7 @@ def test_a_file_that_ends_in_a_hole_has_no_slack(mnt: Path) -> None:
     assert ask(path, "file.allocated") == PAGE
 
 
+@both_transports
 def test_slack_follows_appends_and_truncations(mnt: Path) -> None:
     path = mnt / "file"
     with path.open("wb", buffering=0) as file:
@@ -134,6 +136,7 @@ def test_slack_follows_appends_and_truncations(mnt: Path) -> None:
         assert ask(path, "file.allocated") == size + -size % PAGE
 
 
+@both_transports
 def test_slack_is_exact_for_what_a_mapping_wrote(mnt: Path) -> None:
     path = mnt / "file"
     run("fio", "--name=map", "--ioengine=mmap", "--rw=write", "--size=64k", f"--filename={path}")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.mount.tree import describe, make_tree
-from tests.mount.volume import Volume, process, run, wait_until
+from tests.mount.volume import Volume, both_transports, process, run, wait_until
 
 pytestmark = pytest.mark.mount
 
@@ -32,6 +32,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Copying
 
 
+@both_transports
 def test_cp_keeps_everything_in_both_directions(volume: Volume, tree: Path, tmp_path: Path) -> None:
     mnt = volume.mount()
     run("cp", "-a", tree, mnt)
@@ -45,6 +46,7 @@ def test_cp_keeps_everything_in_both_directions(volume: Volume, tree: Path, tmp_
     run("diff", "-r", "--no-dereference", tree / "directory 0", mnt / "second" / "directory 0")
 
 
+@both_transports
 def test_rsync_keeps_everything_and_has_nothing_to_do_twice(
     volume: Volume, tree: Path, tmp_path: Path
 ) -> None:
@@ -73,6 +75,7 @@ def test_rsync_updates_files_in_place_and_deletes(mnt: Path, tree: Path, tmp_pat
     assert describe(mnt / "tree") == describe(copy)
 
 
+@both_transports
 def test_tar_keeps_everything_in_both_directions(
     volume: Volume, tree: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +95,7 @@ def test_tar_keeps_everything_in_both_directions(
     run("tar", *flags, "--compare", "-C", mnt / "tree", "-f", tmp_path / "out.tar")
 
 
+@both_transports
 def test_rm_of_a_tree_gives_its_space_back(mnt: Path, tree: Path) -> None:
 
     def used() -> tuple[int, int]:
@@ -128,6 +132,7 @@ def test_find_sees_the_same_tree_as_on_the_host(mnt: Path, tree: Path) -> None:
 # Sparse files
 
 
+@both_transports
 def test_a_sparse_file_costs_only_its_data(mnt: Path) -> None:
     run("truncate", "-s", "1T", mnt / "huge")
     run("dd", "if=/dev/zero", f"of={mnt}/one", "bs=1", "count=1", "seek=1G", "status=none")
@@ -155,6 +160,7 @@ def test_cp_sparse_always_makes_holes_of_zeros(mnt: Path, tmp_path: Path) -> Non
 # Attributes and sizes
 
 
+@both_transports
 def test_setfattr_and_getfattr_keep_attributes(volume: Volume, tmp_path: Path) -> None:
     mnt = volume.mount()
     (mnt / "file").touch()
@@ -179,6 +185,7 @@ def test_setfattr_and_getfattr_keep_attributes(volume: Volume, tmp_path: Path) -
     assert run("getfattr", "-d", "-e", "hex", "file", "directory", cwd=mnt).stdout == shown
 
 
+@both_transports
 def test_setfacl_and_getfacl_keep_and_inherit_acls(volume: Volume) -> None:
     mnt = volume.mount()
     (mnt / "shared").mkdir()
@@ -207,6 +214,7 @@ def test_du_agrees_with_the_attributes(mnt: Path, tree: Path) -> None:
 # Programs
 
 
+@both_transports
 def test_git_clones_commits_collects_garbage_and_checks(volume: Volume, tmp_path: Path) -> None:
     mnt, origin = volume.mount(), tmp_path / "origin"
     identity = ("-c", "user.name=A Tester", "-c", "user.email=tester@example.org")
@@ -246,6 +254,7 @@ database.close()
 """
 
 
+@both_transports
 def test_sqlite_in_wal_mode_serves_two_writers(volume: Volume) -> None:
     mnt = volume.mount()
     path = mnt / "data.db"
@@ -267,6 +276,7 @@ def test_sqlite_in_wal_mode_serves_two_writers(volume: Volume) -> None:
     assert run("sqlite3", path, "PRAGMA integrity_check").stdout == "ok\n"
 
 
+@both_transports
 def test_sqlite_reads_a_database_through_a_mapping(mnt: Path) -> None:
     script = (
         "PRAGMA mmap_size=268435456; CREATE TABLE numbers (n INTEGER PRIMARY KEY, square, text);"
@@ -296,6 +306,7 @@ libtwice.so: twice.c
 """
 
 
+@both_transports
 def test_a_program_is_built_by_make_and_runs_from_the_mount(volume: Volume) -> None:
     mnt = volume.mount()
     (mnt / "main.c").write_text(_PROGRAM)
@@ -381,6 +392,7 @@ sys.stdin.readline()
 """
 
 
+@both_transports
 def test_record_locks_exclude_only_the_bytes_they_cover(mnt: Path) -> None:
     path = mnt / "records"
     path.write_bytes(bytes(1000))
@@ -437,6 +449,7 @@ def test_pythons_own_tests_come_out_as_on_the_host(mnt: Path, tmp_path: Path) ->
     assert status == expected_status
 
 
+@both_transports
 def test_a_random_sequence_of_calls_leaves_the_same_bytes_as_on_the_host(
     volume: Volume, tmp_path: Path
 ) -> None:

@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 MAPFS = Path(sys.executable).with_name("mapfs")
+both_transports = pytest.mark.parametrize("transport", ["wire", "pyfuse3"])
 Finished = subprocess.CompletedProcess[str]
 _PATIENCE_SECONDS = 60
 
@@ -57,6 +60,7 @@ class Volume:
     store: Path
     mnt: Path
     log: Path
+    transport: str = "auto"
     ephemeral: bool = False
 
     def mkfs(self, *options: str | Path | int) -> None:
@@ -66,7 +70,8 @@ class Volume:
 
     def mount(self, *options: str | Path | int, **how: Any) -> Path:
         """Mount the store and return the mount point."""
-        mapfs("mount", self.store, self.mnt, "--log", self.log, *options, **how)
+        transport = ("--transport", self.transport)
+        mapfs("mount", self.store, self.mnt, "--log", self.log, *transport, *options, **how)
         return self.mnt
 
     def umount(self) -> None:

@@ -1,4 +1,4 @@
-"""The filesystems the table runs on: tmpfs, which shows that the checks are right, and mapfs."""
+"""What the table runs on: tmpfs, which shows that the checks are right, and mapfs both ways."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.posix.checks", "tests.posix.expect")
 
 MAPFS = Path(sys.executable).with_name("mapfs")
-# What the pyfuse3 transport cannot carry (docs/architecture.md).
-MAPFS_LACKS: frozenset[str] = frozenset()
+# What each transport cannot carry (docs/architecture.md).
+LACKS = {
+    "wire": frozenset[str](),
+    "pyfuse3": frozenset({"attribute_flags", "birth", "fallocate", "seek_hole", "tmpfile"}),
+}
 
 
 class Subject(NamedTuple):
@@ -30,16 +33,19 @@ class Subject(NamedTuple):
     lacks: frozenset[str]
 
 
-@pytest.fixture(scope="session", params=["tmpfs", pytest.param("mapfs", marks=pytest.mark.mount)])
+@pytest.fixture(
+    scope="session",
+    params=["tmpfs", *(pytest.param(name, marks=pytest.mark.mount) for name in LACKS)],
+)
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """One mount for all checks; each works in a directory of its own."""
     # pytest's own temporary directories keep other users out.
     with tempfile.TemporaryDirectory(prefix="mapfs-posix-") as name:
         base = Path(name)
         base.chmod(0o755)
-        mounted = _tmpfs if request.param == "tmpfs" else _mapfs
-        with mounted(base) as tested:
-            yield tested
+        tested = _tmpfs(base) if request.param == "tmpfs" else _mapfs(base, request.param)
+        with tested as subject:
+            yield subject
 
 
 @contextmanager
@@ -71,14 +77,15 @@ def _what_tmpfs_lacks(directory: Path) -> frozenset[str]:
 
 
 @contextmanager
-def _mapfs(base: Path) -> Iterator[Subject]:
+def _mapfs(base: Path, transport: str) -> Iterator[Subject]:
     store, mount = base / "posix.mapfs", base / "mnt"
     mount.mkdir()
     _run(MAPFS, "mkfs", store, "--size", "4G")
     # fusermount3 lets only root share a mount, and only root's checks act as other users.
-    _run(MAPFS, "mount", store, mount, *(["--allow-other"] if os.geteuid() == 0 else []))
+    others = ["--allow-other"] if os.geteuid() == 0 else []
+    _run(MAPFS, "mount", store, mount, "--transport", transport, *others)
     try:
-        yield Subject(mount, MAPFS_LACKS)
+        yield Subject(mount, LACKS[transport])
     finally:
         _run(MAPFS, "umount", mount)
     _run(MAPFS, "fsck", store)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ UTIME_NOW = (0, (1 << 30) - 1)
 UTIME_OMIT = (0, (1 << 30) - 2)
 
 F_OFD_SETLK = 37
+_STATX_BTIME = 0x800
 
 
 def _checked(result: int) -> int:
@@ -51,6 +53,21 @@ def link(old: Path | str, new: Path, flags: int) -> None:
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     """fallocate(2), without glibc's emulation."""
     _checked(_libc.fallocate(fd, mode, _off(offset), _off(length)))
+
+
+def copy_file_range(source: int, start: int, target: int, to: int, length: int) -> int:
+    """copy_file_range(2); what it returns."""
+    offsets = (ctypes.byref(_off(start)), ctypes.byref(_off(to)))
+    arguments = (source, offsets[0], target, offsets[1], ctypes.c_size_t(length), 0)
+    return _checked(_libc.copy_file_range(*arguments))
+
+
+def birth_time(path: Path) -> int | None:
+    """The time of birth that statx(2) tells, in nanoseconds; None if it tells none."""
+    buffer = ctypes.create_string_buffer(256)
+    _checked(_libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer))
+    mask, seconds, nanoseconds = struct.unpack_from("=I76xqI", buffer)
+    return seconds * 10**9 + nanoseconds if mask & _STATX_BTIME else None
 
 
 def syncfs(fd: int) -> None:

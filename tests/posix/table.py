@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # None: the call succeeds, but says less, so that the check's assertion must fail.
 DOCUMENTED: dict[str, tuple[int, ...] | None] = {
     "acl": (errno.EOPNOTSUPP,),
+    "birth": None,
+    "attribute_flags": (errno.ENOTTY, errno.ENOSYS),
     "fallocate": (errno.EOPNOTSUPP,),
     "large_xattr": (errno.ENOSPC, errno.E2BIG),
     "seek_hole": None,

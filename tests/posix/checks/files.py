@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -531,3 +532,37 @@ def check_exclusive_tmpfile_can_not_be_given_a_name(root: Path) -> None:
     with opened(root, os.O_RDWR | TMPFILE | os.O_EXCL) as fd, fails(errno.ENOENT):
         libc.link(f"/proc/self/fd/{fd}", root / "file", libc.AT_SYMLINK_FOLLOW)
     assert os.listdir(root) == []
+
+
+@needs("tmpfile")
+def check_tmpfile_keeps_what_was_written_before_it_had_a_name(root: Path) -> None:
+    with opened(root, TMPFILE | os.O_RDWR, 0o640) as fd:
+        os.write(fd, b"dirty")
+        libc.link(f"/proc/self/fd/{fd}", root / "file", libc.AT_SYMLINK_FOLLOW)
+        os.write(fd, b" and later")
+    assert (root / "file").read_bytes() == b"dirty and later"
+    assert (mode_of(root / "file"), links_of(root / "file")) == (0o640, 1)
+
+
+@needs("tmpfile")
+def check_many_tmpfiles_are_files_of_their_own(root: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        fds = [stack.enter_context(opened(root, TMPFILE | os.O_RDWR)) for _ in range(100)]
+        for number, fd in enumerate(fds):
+            os.write(fd, b"%d" % number)
+        assert len({os.fstat(fd).st_ino for fd in fds}) == 100
+        assert [os.pread(fd, 9, 0) for fd in fds] == [b"%d" % number for number in range(100)]
+        assert os.listdir(root) == []
+
+
+def check_many_files_unlinked_while_open_keep_their_content(root: Path) -> None:
+    with contextlib.ExitStack() as stack:
+        for turn in range(3):
+            fds = []
+            for number in range(100):
+                fds.append(stack.enter_context(opened(root / "file", os.O_RDWR | os.O_CREAT)))
+                os.write(fds[-1], b"%d of %d" % (number, turn))
+                os.unlink(root / "file")
+            expected = [b"%d of %d" % (number, turn) for number in range(100)]
+            assert [os.pread(fd, 99, 0) for fd in fds] == expected
+            assert {os.fstat(fd).st_nlink for fd in fds} == {0}

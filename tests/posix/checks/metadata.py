@@ -503,3 +503,18 @@ def check_statvfs_is_plausible(root: Path) -> None:
     make_file(root / "file")
     with opened(root / "file") as fd:
         assert os.statvfs(fd).f_blocks == numbers.f_blocks
+
+
+@needs("birth")
+def check_the_time_of_birth_stays(root: Path) -> None:
+    earliest = file_clock()
+    make_file(root / "file")
+    born = libc.birth_time(root / "file")
+    assert born is not None
+    assert earliest <= born <= time.time_ns()
+    next_tick()
+    (root / "file").write_bytes(b"more")
+    os.utime(root / "file", ns=(LONG_AGO_NS, LONG_AGO_NS))
+    os.chmod(root / "file", 0o600)
+    os.rename(root / "file", root / "moved")
+    assert libc.birth_time(root / "moved") == born

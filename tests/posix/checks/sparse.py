@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import subprocess
 from pathlib import Path
@@ -140,6 +141,47 @@ def check_seeking_finds_no_data_behind_the_last(root: Path) -> None:
         assert os.lseek(fd, 0, os.SEEK_HOLE) == MIB
 
 
+@needs("seek_hole")
+def check_seeking_sees_what_another_has_written_and_not_synced(root: Path) -> None:
+    with opened(root / "file", RDWR_CREATE) as writer, opened(root / "file") as reader:
+        os.ftruncate(writer, 8 * MIB)
+        os.fsync(writer)
+        os.pwrite(writer, b"x" * PAGE, 4 * MIB)
+        assert os.lseek(reader, 0, os.SEEK_DATA) == 4 * MIB
+        assert os.lseek(reader, 4 * MIB, os.SEEK_HOLE) == 4 * MIB + PAGE
+        os.pwrite(writer, b"y" * PAGE, 2 * MIB)
+        os.pwrite(writer, b"z" * PAGE, 16 * MIB)
+        found, at = [], 0
+        while at < 16 * MIB + PAGE:
+            data = os.lseek(reader, at, os.SEEK_DATA)
+            at = os.lseek(reader, data, os.SEEK_HOLE)
+            found.append((data, at))
+        assert found == [(start, start + PAGE) for start in (2 * MIB, 4 * MIB, 16 * MIB)]
+
+
+@needs("seek_hole")
+def check_seeking_sees_what_a_mapping_stored(root: Path) -> None:
+    with opened(root / "file", RDWR_CREATE) as fd:
+        os.ftruncate(fd, MIB)
+        with mmap.mmap(fd, MIB) as mapped:
+            mapped[512 * 1024] = 7
+            assert os.lseek(fd, 0, os.SEEK_DATA) == 512 * 1024
+            assert os.lseek(fd, 512 * 1024, os.SEEK_HOLE) == 512 * 1024 + PAGE
+
+
+def check_copying_a_file_that_is_being_written_copies_all(root: Path) -> None:
+    expected = bytearray(8 * MIB)
+    with opened(root / "file", RDWR_CREATE) as fd:
+        os.ftruncate(fd, 8 * MIB)
+        os.fsync(fd)
+        for offset in (0, 3 * MIB + 5, 7 * MIB):
+            expected[offset : offset + 5000] = pattern(5000, offset)
+            os.pwrite(fd, pattern(5000, offset), offset)
+        subprocess.run(["cp", "--sparse=auto", root / "file", root / "copy"], check=True)
+        assert (root / "copy").read_bytes() == expected
+    assert blocks_of(root / "copy") < MIB
+
+
 def check_copying_with_cp_keeps_the_holes(root: Path) -> None:
     with opened(root / "file", RDWR_CREATE) as fd:
         os.pwrite(fd, pattern(MIB), 64 * MIB)
@@ -226,6 +268,45 @@ def check_preallocated_pages_read_as_zeros_after_growing(root: Path) -> None:
         libc.fallocate(fd, libc.FALLOC_FL_KEEP_SIZE, 0, 8 * PAGE)
         os.ftruncate(fd, 8 * PAGE)
     assert (root / "file").read_bytes() == pattern(10) + bytes(8 * PAGE - 10)
+
+
+def check_posix_fallocate_allocates_and_keeps_what_is_there(root: Path) -> None:
+    with opened(root / "file", RDWR_CREATE) as fd:
+        os.pwrite(fd, b"dirty", PAGE)
+        os.posix_fallocate(fd, 0, MIB)
+        os.posix_fallocate(fd, 0, PAGE)
+        assert os.fstat(fd).st_size == MIB
+        assert os.pread(fd, PAGE + 6, 0) == bytes(PAGE) + b"dirty\0"
+    assert blocks_of(root / "file") >= MIB
+
+
+@needs("fallocate")
+def check_zeroing_may_keep_the_size_or_extend(root: Path) -> None:
+    make_file(root / "file", pattern(PAGE + 100))
+    with opened(root / "file", os.O_RDWR) as fd:
+        libc.fallocate(fd, 0, 0, PAGE)
+        try:
+            libc.fallocate(fd, libc.FALLOC_FL_ZERO_RANGE | libc.FALLOC_FL_KEEP_SIZE, PAGE, PAGE)
+            assert os.fstat(fd).st_size == PAGE + 100
+            libc.fallocate(fd, libc.FALLOC_FL_ZERO_RANGE, 10, 2 * PAGE)
+        except OSError as error:
+            assert error.errno == errno.EOPNOTSUPP
+            return
+    assert (root / "file").read_bytes() == pattern(10) + bytes(2 * PAGE)
+
+
+@needs("fallocate")
+def check_punching_takes_back_what_was_written_and_not_synced(root: Path) -> None:
+    flags = libc.FALLOC_FL_PUNCH_HOLE | libc.FALLOC_FL_KEEP_SIZE
+    with opened(root / "file", RDWR_CREATE) as fd:
+        os.pwrite(fd, pattern(8 * PAGE), 0)
+        libc.fallocate(fd, flags, 2 * PAGE, 4 * PAGE)
+        os.pwrite(fd, b"again", 3 * PAGE)
+        os.fsync(fd)
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        expected = bytearray(pattern(8 * PAGE))
+        expected[2 * PAGE : 6 * PAGE] = b"again".rjust(PAGE + 5, b"\0").ljust(4 * PAGE, b"\0")
+        assert os.pread(fd, 9 * PAGE, 0) == expected
 
 
 def check_fallocate_of_the_wrong_things_fails(root: Path) -> None:
