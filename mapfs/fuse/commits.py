@@ -17,6 +17,9 @@ class Committer:
     def __init__(self, filesystem: Filesystem) -> None:
         self._filesystem = filesystem
         self._lock = trio.Lock()
+        # A thread of its own: those that all share may be waiting for answers that a commit is
+        # to go before (`Notifications.write_back`).
+        self._thread = trio.CapacityLimiter(1)
         self._begun = 0
         self._durable = self._committed = 0
         self._pressure = trio.Event()
@@ -68,7 +71,7 @@ class Committer:
         commit = self._filesystem.begin_commit()
         succeeded = False
         try:
-            await trio.to_thread.run_sync(commit.write)
+            await trio.to_thread.run_sync(commit.write, limiter=self._thread)
             succeeded = True
             self._durable = self._committed = self._begun
         finally:

@@ -187,6 +187,70 @@ def test_no_space_is_tried_again_after_a_commit(sized):
     assert content(fs, number) == data
 
 
+def test_a_copy_that_finds_no_space_is_tried_again_as_it_was(fs, monkeypatch):
+    """The copy waits for cold pages; meanwhile another request is read into the buffer."""
+    source, target = make(fs, b"source", b"x" * 5000), make(fs, b"target")
+    copy, asked = fs.copy_range, []
+
+    def copy_range(*arguments: int) -> int:
+        asked.append(arguments)
+        if len(asked) == 1:
+            raise NoSpaceError("full")
+        return copy(*arguments)
+
+    monkeypatch.setattr(fs, "copy_range", copy_range)
+    monkeypatch.setattr(fs, "cold_loader", lambda *_: lambda: None)
+    monkeypatch.setattr(Filesystem, "reclaimable", property(lambda _: len(asked) == 1))
+    body = pack("=QQQQQQQ", 0, 1, target, 0, 2, 4000, 0)
+
+    async def scenario(kernel: Kernel) -> None:
+        waiting = kernel.send(Opcode.COPY_FILE_RANGE, body, source)
+        await kernel.get(Opcode.LOOKUP, b"\xff" * 255 + b"\0")
+        assert await kernel.answer(waiting) == (0, pack("=II", 4000, 0))
+
+    play(fs, scenario)
+    assert asked == [(source, 1, target, 2, 4000)] * 2
+
+
+def test_a_change_whose_commit_finds_no_space_is_not_made_twice(fs, monkeypatch):
+    synced = []
+
+    async def sync(_: Committer, inode: int | None = None) -> None:
+        synced.append(inode)
+        if len(synced) == 1:
+            raise NoSpaceError("full")
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Committer, "sync", sync)
+            patch.setattr(Filesystem, "reclaimable", property(lambda _: True))
+            assert (await kernel.ask(Opcode.MKDIR, MKDIR)).error == errno.ENOSPC
+
+    play(fs, scenario, MountOptions(flags=MS_DIRSYNC))
+    assert names(fs) == [b"name"]
+    assert len(synced) == 1
+
+
+def test_any_number_of_seeks_that_wait_leave_a_commit_its_thread(fs, monkeypatch):
+    """What they wait for are WRITEs, and those may have to be committed."""
+    number = make(fs, b"sparse")
+    fs.write(number, 1 << 20, b"x")
+    let_go = threading.Event()
+    monkeypatch.setattr(Notifications, "write_back", lambda *_: let_go.wait(60))
+
+    async def scenario(kernel: Kernel) -> None:
+        body = pack("=QQII", 0, 0, 3, 0)
+        waiting = [kernel.send(Opcode.LSEEK, body, number) for _ in range(100)]
+        await kernel.get(Opcode.FSYNC, bytes(16), number)
+        assert not fs.is_dirty
+        assert not kernel.replies.keys() & set(waiting)
+        let_go.set()
+        for unique in waiting:
+            assert await kernel.answer(unique) == (0, pack("=Q", 1 << 20))
+
+    play(fs, scenario)
+
+
 def test_no_space_is_an_error_if_nothing_can_be_freed(sized):
     fs = sized(16)
     number = make(fs, b"f")

@@ -162,7 +162,7 @@ class WireTransport:
         if opcode in _CHANGES and self._must_wait(opcode):
             self._nursery.start_soon(self._answer_when_safe, request, answer)
         elif isinstance(answer, Coroutine):
-            self._nursery.start_soon(self._answer_later, request, answer)
+            self._nursery.start_soon(self._answer_later, _kept(request), answer)
         else:
             self._answer(request.unique, answer)
 
@@ -192,14 +192,16 @@ class WireTransport:
         return self._committer.must_wait() or (self._sync_names and opcode in _NAME_CHANGES)
 
     async def _answer_when_safe(self, request: Request, answer: Answer) -> None:
-        """Answer a change once it is committed."""
+        """Answer a change once it is committed.
 
-        async def committed() -> Content:
+        If that fails it is not tried again: the change is made.
+        """
+        try:
             content = await answer if isinstance(answer, Coroutine) else answer
             await self._committer.sync()
-            return content
-
-        await self._answer_later(request, committed())
+            self._answer(request.unique, content)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._refuse(request.unique, _errno_of(request, error))
 
     async def _answer_later(
         self, request: Request, answer: Coroutine[object, object, Content]
@@ -222,8 +224,7 @@ class WireTransport:
         """Answer a request with what went wrong, unless making space may help."""
         code = _errno_of(request, error)
         if code in _FULL and self._filesystem.reclaimable:
-            kept = request._replace(body=memoryview(bytes(request.body)))
-            self._nursery.start_soon(self._try_again, kept)
+            self._nursery.start_soon(self._try_again, _kept(request))
         else:
             self._refuse(request.unique, code)
 
@@ -259,6 +260,11 @@ class WireTransport:
                 self._filesystem.forget(nodeid)
         except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
             _log.exception("forget of inode %d failed", nodeid)
+
+
+def _kept(request: Request) -> Request:
+    """The request with a body of its own: the next one is read into the same buffer."""
+    return request._replace(body=memoryview(bytes(request.body)))
 
 
 def _is_end(error: OSError) -> bool:
