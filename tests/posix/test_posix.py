@@ -21,6 +21,8 @@ ROWS = [
 
 @pytest.mark.parametrize("check", ROWS)
 def test_posix(check: Check, subject: Subject) -> None:
+    if is_slow(check.function) and not subject.slow:
+        pytest.skip("takes long, and says nothing of the transport")
     if run(check, subject.directory, subject.lacks) is Outcome.SKIPPED:
         pytest.skip(f"needs {', '.join(sorted(check.needs))}")
 

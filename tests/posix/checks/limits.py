@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.posix import libc
 from tests.posix.child import in_child, signal_that_kills
 from tests.posix.expect import exists, fails, make_file, opened, pattern
+from tests.posix.needs import slow
 
 LONGEST = "n" * 255
 TOO_LONG = "n" * 256
@@ -237,6 +238,7 @@ def check_moving_across_filesystems_copies(root: Path) -> None:
     shutil.copyfile(root / "file", "/dev/null")
 
 
+@slow
 def check_five_thousand_files_are_found_again(root: Path) -> None:
     for number in range(5000):
         (root / f"{number:x}").write_bytes(b"%d" % number)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.posix import libc
 from tests.posix.expect import fails, make_file, opened
+from tests.posix.needs import slow
 
 MANY = 10_000
 TYPES = {stat.S_IFREG: 8, stat.S_IFDIR: 4, stat.S_IFLNK: 10, stat.S_IFIFO: 1}
@@ -59,6 +60,7 @@ def check_opening_other_things_as_a_directory_fails(root: Path) -> None:
         os.listdir(root / "missing")
 
 
+@slow
 def check_ten_thousand_entries_are_listed_once(root: Path) -> None:
     names = fill(root, MANY)
     assert sorted(os.listdir(root)) == names
