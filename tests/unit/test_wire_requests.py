@@ -362,3 +362,18 @@ def test_there_is_nothing_to_release(fs, opcode):
         assert await kernel.get(opcode, bytes(24)) == b""
 
     play(fs, scenario)
+
+
+def test_a_size_that_is_not_that_of_the_data_is_refused(fs, caplog):
+    number = make(fs, b"f", b"before")
+    long_write = pack("=QQIIQII", 0, 0, 100, 0, 0, 0, 0) + b"short"
+    long_value = pack("=IIII", 100, 0, 0, 0) + b"user.a\0short"
+
+    async def scenario(kernel: Kernel) -> None:
+        for opcode, body in ((Opcode.WRITE, long_write), (Opcode.SETXATTR, long_value)):
+            assert (await kernel.ask(opcode, body, number)).error == errno.EINVAL
+
+    play(fs, scenario)
+    assert content(fs, number) == b"before"
+    assert fs.listxattr(number) == []
+    assert "WRITE: malformed request" in caplog.text
