@@ -7,6 +7,7 @@ import trio
 from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.store.store import Condition
+from mapfs.store.transaction import LogSync
 
 _log = logging.getLogger(__name__)
 
@@ -16,7 +17,8 @@ class Committer:
 
     def __init__(self, filesystem: Filesystem) -> None:
         self._filesystem = filesystem
-        self._lock = trio.Lock()
+        # Held by whoever makes something durable: the catalog and the log have one writer.
+        self._turn = trio.Semaphore(1)
         # A thread of its own: those that all share may be waiting for answers that a commit is
         # to go before (`Notifications.write_back`).
         self._thread = trio.CapacityLimiter(1)
@@ -34,11 +36,11 @@ class Committer:
         failed, and `OSError` (EIO) if there are bytes of the file `inode` that the disk refused.
         """
         begun = self._begun
-        async with self._lock:
+        async with self._turn:
             if (
                 self._durable <= begun
                 and not self._filesystem.is_synced
-                and not await self._sync_log()
+                and not await self._sync_by_log()
             ):
                 await self._commit()
         if inode is not None:
@@ -47,11 +49,40 @@ class Committer:
     async def commit(self) -> None:
         """Commit what was changed before the call, also if it is durable by the log already."""
         begun = self._begun
-        async with self._lock:
+        async with self._turn:
             if self._committed <= begun and self._filesystem.is_dirty:
                 await self._commit()
 
-    async def _sync_log(self) -> bool:
+    def begin_log_sync(self) -> LogSync | None:
+        """The quick way to make everything durable, or None if it takes a `sync`.
+
+        Nothing else is made durable until `end_log_sync`. An fsync may be answered once `write` has
+        returned True, in any thread: there are no bytes then that the disk refused.
+        """
+        if self._filesystem.store.backing.lost:
+            return None
+        try:
+            self._turn.acquire_nowait()
+        except trio.WouldBlock:
+            return None
+        sync = self._filesystem.begin_log_sync()
+        if sync is None:
+            self._turn.release()
+        else:
+            self._begun += 1
+        return sync
+
+    def end_log_sync(self, *, succeeded: bool) -> None:
+        """Take note of what `write` returned, or that it raised: a `sync` must follow then."""
+        self._synced(succeeded=succeeded)
+        self._turn.release()
+
+    def _synced(self, *, succeeded: bool) -> None:
+        if succeeded:
+            self._durable = self._begun
+        self._filesystem.end_log_sync(succeeded=succeeded)
+
+    async def _sync_by_log(self) -> bool:
         """Let the log make everything durable; False if that takes a commit."""
         sync = self._filesystem.begin_log_sync()
         if sync is None:
@@ -59,11 +90,9 @@ class Committer:
         self._begun += 1
         succeeded = False
         try:
-            succeeded = await trio.to_thread.run_sync(sync.write)
-            if succeeded:
-                self._durable = self._begun
+            succeeded = await trio.to_thread.run_sync(sync.write, limiter=self._thread)
         finally:
-            self._filesystem.end_log_sync(succeeded=succeeded)
+            self._synced(succeeded=succeeded)
         return succeeded
 
     async def _commit(self) -> None:

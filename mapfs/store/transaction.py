@@ -76,6 +76,8 @@ class LogSync:
         self._backing.sync()
         if self._backing.lost is not known:
             return False
+        if self._log.synced == self._position:
+            return True  # nothing but data has changed
         try:
             self._log.sync(self._position)
         except OSError:

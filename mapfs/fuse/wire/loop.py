@@ -8,6 +8,7 @@ wait) after a bounded number of requests.
 import errno
 import logging
 import os
+import select
 import struct
 import time
 from collections.abc import Coroutine
@@ -30,6 +31,7 @@ from mapfs.fuse.wire.protocol import (
     Init,
     Opcode,
 )
+from mapfs.fuse.wire.syncing import SyncThread
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ _TURN: Final = 64
 # idle mount must cost nothing: only after a short sleep is it worth while.
 _MOST_LOOKS: Final = 32
 _SHORT_SLEEP_SECONDS: Final = 0.0005
+# How long to wait for a request outside the scheduler while an fsync is under way.
+_SYNC_MILLISECONDS: Final = 1
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
 _NAME_CHANGES: Final = frozenset(
@@ -86,6 +90,8 @@ class WireTransport:
         self._handlers = handlers.table()
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._looks = _MOST_LOOKS
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
         self._stop = trio.CancelScope()
 
     async def run(self) -> None:
@@ -97,7 +103,11 @@ class WireTransport:
         with self._stop:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                await self._serve()
+                self._syncs = SyncThread(self._committer, self._answer_sync, self._sync_later)
+                try:
+                    await self._serve()
+                finally:
+                    self._syncs.close()
 
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
@@ -123,10 +133,14 @@ class WireTransport:
                     return  # the other end of a socket is closed; a device says ENODEV
                 self._serve_one(size)
             else:
+                self._syncs.collect()
                 await trio.lowlevel.checkpoint()
 
     def _look_again(self) -> int:
         """Look a few times for a request that comes soon; 0 if none does."""
+        if self._syncs.is_busy:
+            # Looking would keep the interpreter's lock from the thread that is to answer.
+            self._poll.poll(_SYNC_MILLISECONDS)
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
         for _ in range(self._looks):
             try:
@@ -140,7 +154,9 @@ class WireTransport:
     async def _sleep(self) -> None:
         """Wait for a request; a short wait means that looking longer might have spared it."""
         start = time.perf_counter()
+        self._syncs.expect_sleep()
         await trio.lowlevel.wait_readable(self._fd)
+        self._syncs.expect_work()
         is_short = time.perf_counter() - start < _SHORT_SLEEP_SECONDS
         self._looks = _MOST_LOOKS if is_short else 0
 
@@ -158,6 +174,8 @@ class WireTransport:
     def _handle(self, request: Request) -> None:
         """Answer a request now, or have it answered when what it waits for is done."""
         opcode = request.opcode
+        if opcode == Opcode.FSYNC and self._syncs.request(_kept(request)):
+            return
         answer = self._handlers[opcode](request)
         if opcode in _CHANGES and self._must_wait(opcode):
             self._nursery.start_soon(self._answer_when_safe, request, answer)
@@ -245,6 +263,16 @@ class WireTransport:
         except OSError as error:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
+
+    def _answer_sync(self, request: Request) -> None:
+        """Answer an fsync; in any thread."""
+        self._answer(request.unique, b"")
+
+    def _sync_later(self, request: Request) -> None:
+        """Serve an fsync that takes a commit."""
+        answer = self._handlers[Opcode.FSYNC](request)
+        assert isinstance(answer, Coroutine)
+        self._nursery.start_soon(self._answer_later, request, answer)
 
     def _forget(self, nodeid: int) -> None:
         """Free an orphan whose last user is gone.

@@ -1,0 +1,117 @@
+"""fsync by a thread that answers the kernel itself.
+
+Most of what an fsync takes is waiting for the disk. What is left is mostly the way to a worker
+thread through the scheduler and back, so it goes neither way: the loop hands the work to a thread
+that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
+the next turn.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from mapfs.fuse.commits import Committer
+from mapfs.fuse.wire.handlers import Request
+from mapfs.store.transaction import LogSync
+
+_log = logging.getLogger(__name__)
+
+_END: Final = None
+
+
+class SyncThread:
+    """Makes everything durable by the log. Its methods are for the filesystem's thread."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        answer: Callable[[Request], None],
+        give_up: Callable[[Request], None],
+    ) -> None:
+        """`answer` is called in the thread for each request that is done.
+
+        `give_up` is called in the filesystem's for each that takes a commit, or failed.
+        """
+        self._committer = committer
+        self._answer = answer
+        self._give_up = give_up
+        self._token = trio.lowlevel.current_trio_token()
+        self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
+        self._done: tuple[bool, list[Request]] | None = None
+        self.is_busy = False
+        self._waiting: list[Request] = []
+        self._must_tell = False
+        self._thread = threading.Thread(target=self._run, name="mapfs-sync")
+        self._thread.start()
+
+    def request(self, request: Request) -> bool:
+        """Take over an fsync; False if that takes a commit."""
+        self.collect()
+        if self.is_busy:
+            self._waiting.append(request)
+            return True
+        return self._begin([request])
+
+    def _begin(self, requests: list[Request]) -> bool:
+        sync = self._committer.begin_log_sync()
+        if sync is None:
+            return False
+        self.is_busy = True
+        self._queue.put((sync, requests))
+        return True
+
+    def collect(self) -> None:
+        """Take note of what the thread has finished, and let it go on with what waits.
+
+        To be called now and then: until then nothing else can be made durable.
+        """
+        if self._done is None:
+            return
+        (succeeded, requests), self._done = self._done, None
+        self.is_busy = False
+        self._committer.end_log_sync(succeeded=succeeded)
+        waiting, self._waiting = self._waiting, []
+        if not succeeded:
+            waiting = requests + waiting
+        elif not waiting or self._begin(waiting):
+            return
+        for request in waiting:
+            self._give_up(request)
+
+    def expect_sleep(self) -> None:
+        """Collect; what is not done now will be collected by the scheduler when it is."""
+        self._must_tell = True
+        self.collect()
+
+    def expect_work(self) -> None:
+        """From now on whoever asks for the next fsync collects: that is quicker."""
+        self._must_tell = False
+
+    def _run(self) -> None:
+        while (work := self._queue.get()) is not _END:
+            sync, requests = work
+            succeeded = self._sync(sync)
+            if succeeded:
+                for request in requests:
+                    self._answer(request)
+            self._done = (succeeded, requests)
+            if self._must_tell:
+                self._token.run_sync_soon(self.collect)
+
+    def _sync(self, sync: LogSync) -> bool:
+        try:
+            return sync.write()
+        except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
+            # The commit that follows fails too, and tells the caller why.
+            _log.error("fsync: %s", error, exc_info=not isinstance(error, OSError))
+            return False
+
+    def close(self) -> None:
+        """Wait for what the thread is doing, and end it."""
+        self._queue.put(_END)
+        self._thread.join()
+        self.collect()
