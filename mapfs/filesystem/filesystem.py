@@ -44,6 +44,8 @@ __all__ = ["AccessTimes", "Caller", "Changes", "Filesystem", "Listing", "Statist
 
 # Bounds the memory that a generation of changes takes, and the time that its commit does.
 _MOST_CHANGES: Final = 50_000
+# When the host is full: each may touch a page of the catalog, and the reserve is at least 1 MiB.
+_MOST_CHANGES_IF_TIGHT: Final = 200
 # Directory cookies of the two entries that every listing starts with.
 _DOT, _DOT_DOT = 1, 2
 
@@ -396,7 +398,8 @@ class Filesystem:
         """Whether so much has changed that a commit should not wait for its time."""
         changes = self.store.transaction.changes + self._inodes.changed
         half_full = self.store.log is not None and self.store.log.is_half_full
-        return changes > _MOST_CHANGES or half_full
+        most = _MOST_CHANGES_IF_TIGHT if self.store.catalog.is_tight else _MOST_CHANGES
+        return changes > most or half_full
 
     @property
     def is_dirty(self) -> bool:
@@ -411,8 +414,9 @@ class Filesystem:
 
     @property
     def reclaimable(self) -> bool:
-        """Whether a commit would make pages free: worth a try before giving up with ENOSPC."""
-        return self.store.allocator.pending_pages > 0
+        """Whether a commit would make room: worth a try before giving up with ENOSPC."""
+        is_tight = self.store.catalog.is_tight and self.is_dirty
+        return self.store.allocator.pending_pages > 0 or is_tight
 
     def flush(self) -> None:
         """Bring the tables, totals included, up to date in memory: for fsck and tests."""

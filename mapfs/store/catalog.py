@@ -29,8 +29,6 @@ _LEAST_CHECKED_LEVEL: Final = 3
 # What a changed record takes of the catalog's file when it is committed, as a rule: it, its share
 # of a page that is half full, and as much for the inode that changes with it.
 _RECORD_BYTES: Final = 2048
-# At least so much is set aside at a time.
-_STEP_BYTES: Final = 4 << 20
 # Blocks of the host kept behind the catalog's end, so that what makes space can be committed when
 # the host has none left: a quarter of the catalog, within these bounds.
 _LEAST_RESERVE_BYTES: Final = 1 << 20
@@ -38,7 +36,11 @@ _MOST_RESERVE_BYTES: Final = 32 << 20
 
 
 class Catalog:
-    """The tables of `mapfs.format.records.Table` as of the last commit."""
+    """The tables of `mapfs.format.records.Table` as of the last commit.
+
+    `is_failed` says that a commit met an I/O error, `is_tight` that the host refused the last
+    blocks that it was asked to set aside.
+    """
 
     def __init__(
         self, path: Path, *, read_only: bool = False, lock: bool = True, thorough: bool = False
@@ -74,7 +76,7 @@ class Catalog:
         self._reader = self._environment.begin(buffers=False)
         self._end = self._reserved = 0
         self._fd = -1
-        self.is_failed = False
+        self.is_failed = self.is_tight = False
         if lock and not read_only:
             self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
             self._keep_reserve()
@@ -155,20 +157,23 @@ class Catalog:
         try:
             fallocate(self._fd, FALLOC_FL_KEEP_SIZE, start, end - start)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self.is_tight = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if self.is_tight:
                 raise
             end = _MAP_BYTES  # a host that cannot reserve is not asked again
+        else:
+            self.is_tight = False
         self._reserved = end
 
     def require_room(self, records: int) -> None:
         """Raise unless the host has blocks for so many changed records besides the reserve.
 
-        A system call only for every few thousand records, and while the host refuses. Raises
+        A system call only for every few hundred records, and while the host refuses. Raises
         `OSError` (ENOSPC, EDQUOT).
         """
         needed = self._end + self._reserve_bytes // 2 + records * _RECORD_BYTES
         if self._fd >= 0 and self._reserved < needed:
-            self._set_aside(self._end, needed + _STEP_BYTES)
+            self._set_aside(self._end, needed + self._reserve_bytes // 2)
 
     def _host_is_full(self) -> bool:
         """Whether the host has no room for the reserve: LMDB calls a short write an I/O error."""

@@ -12,17 +12,22 @@ import pytest
 
 
 @contextmanager
-def small_ext4(directory: Path, size: int) -> Iterator[Path]:
-    """Mount an ext4 of `size` bytes in an image below `directory`; needs the rights of root."""
+def small_ext4(directory: Path, size: int, image: Path | None = None) -> Iterator[Path]:
+    """Mount an ext4 of `size` bytes, in an image that is below `directory` unless given.
+
+    Needs the rights of root.
+    """
     for program in ("mkfs.ext4", "losetup"):
         if shutil.which(program) is None:
             pytest.skip(f"needs {program}")
-    image, mnt = directory / "host.img", directory / "host"
+    image, mnt = image or directory / "host.img", directory / "host"
     mnt.mkdir()
     with image.open("wb") as file:
         file.truncate(size)
     # Nothing is kept back for root: the last block can be used up.
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", image], check=True)
+    subprocess.run(
+        ["mkfs.ext4", "-q", "-b", "4096", "-m", "0", "-O", "^has_journal", image], check=True
+    )
     done = subprocess.run(
         ["mount", "-o", "loop", image, mnt], check=False, capture_output=True, text=True
     )

@@ -156,6 +156,55 @@ def test_deleting_works_when_the_host_has_not_one_block(on_host: Volume) -> None
     assert sorted(os.listdir(mnt)) == sorted([*digests, "new"])
 
 
+def make_name(file: Path, path: Path) -> None:
+    """An empty file, a symbolic link or a further name of a file."""
+    kind = int(path.name) % 3
+    if kind == 0:
+        path.touch()
+    elif kind == 1:
+        path.symlink_to("target" * 100)
+    else:
+        path.hardlink_to(file)
+
+
+def fsync_directory(mnt: Path) -> int:
+    fd = os.open(mnt, os.O_RDONLY)
+    try:
+        return code_of(lambda: os.fsync(fd))
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.mount
+@pytest.mark.root
+def test_names_that_could_not_be_committed_are_refused(on_host: Volume) -> None:
+    """ENOSPC at the call, and never at the fsync of what was answered."""
+    mapfs("mkfs", on_host.store, "--size", "1G")
+    mnt = on_host.mount("--commit", "3600")
+    (mnt / "file").touch()
+    run("sync", "-f", mnt)
+    filler = fill_up(on_host.store.parent)
+    names = ["file"]
+    for number in range(1, 20_000):
+        code = code_of(lambda: make_name(mnt / "file", mnt / f"{len(names)}"))
+        if code:
+            break
+        names.append(f"{number}")
+        if number % 1000 == 0:
+            assert fsync_directory(mnt) == 0
+    assert code == errno.ENOSPC, f"{len(names)} names were taken on a full host"
+    assert fsync_directory(mnt) == 0
+    assert sorted(os.listdir(mnt)) == sorted(names)
+    for name in names[1::2]:
+        (mnt / name).unlink()
+    assert fsync_directory(mnt) == 0
+    mnt = on_host.remount()
+    assert sorted(os.listdir(mnt)) == sorted(names[::2])
+    filler.unlink()
+    (mnt / "new").touch()
+    assert fsync_directory(mnt) == 0
+
+
 @pytest.mark.mount
 @pytest.mark.root
 def test_mkfs_and_mount_on_a_full_host(on_host: Volume) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeVolume
-from tests.mount.volume import Volume, mapfs, process, wait_until
+from tests.faults.host import small_ext4
+from tests.mount.volume import Volume, mapfs, process, run, wait_until
 
 pytestmark = [pytest.mark.mount, pytest.mark.root]
 
@@ -224,6 +225,57 @@ def test_a_file_whose_bytes_the_disk_refuses(volume: Volume, host: Host) -> None
     mnt = volume.remount()
     assert (mnt / "bad").read_bytes() == b"Bad" * 30_000
     assert (mnt / "new").read_bytes() == b"new" * 10_000
+
+
+def write_page_by_page(mnt: Path) -> None:
+    """A loop device takes a write that stops before its end for a whole one."""
+    device = Path(run("findmnt", "-n", "-o", "SOURCE", mnt).stdout.strip())
+    try:
+        Path(f"/sys/block/{device.name}/queue/max_sectors_kb").write_text("4")
+    except OSError as error:
+        pytest.skip(f"cannot tell the loop device so: {error}")
+
+
+@pytest.fixture
+def on_bad_disk(host: Host, tmp_path: Path, make_volume: MakeVolume) -> Iterator[Volume]:
+    """A store on an ext4 whose disk, `disk`, is on the faulty host."""
+    with small_ext4(tmp_path, 96 * MIB, host.mnt / "disk") as mnt:
+        write_page_by_page(mnt)
+        volume = make_volume(directory=mnt)
+        volume.mkfs("--size", "48M")
+        yield volume
+        host.heal()
+        if volume.mounted:
+            subprocess.run(["umount", volume.mnt], check=False)
+        volume.wait_for_end()
+        volume.fsck()
+        volume.ephemeral = True  # its host is gone when the fixture of the volume would check it
+
+
+def test_a_bad_sector_below_ext4(on_bad_disk: Volume, host: Host) -> None:
+    """A real page cache: it reports the sector once, and takes its page for clean."""
+    volume = on_bad_disk
+    mnt = volume.mount("--commit", "3600")
+    for name in ("before", "bad", "after"):
+        assert put(mnt / name, name.encode() * 30_000) == 0
+    first = (host.source / "disk").read_bytes().find(b"bad" * 1000) + 8192
+    host.fail(f"write disk EIO {first} {first + 4096}")
+    for name in ("before", "after"):
+        with (mnt / name).open("r+b", buffering=0) as file:
+            file.write(name.upper().encode() * 30_000)
+    assert overwrite(mnt / "bad", b"BAD" * 30_000) == errno.EIO
+    assert fsync(mnt / "bad") == errno.EIO
+    assert fsync(mnt / "before") == fsync(mnt / "after") == 0
+    for name in ("before", "after"):
+        assert name.upper().encode() * 5000 in (host.source / "disk").read_bytes()
+    assert state(mnt) == "degraded"
+    wait_until(
+        lambda: " 1 pages of the store cannot be written" in volume.log.read_text(), "a line"
+    )
+    host.heal()
+    assert overwrite(mnt / "bad", b"Bad" * 30_000) == 0
+    assert state(mnt) == "ok"
+    volume.log.unlink()
 
 
 def test_a_mount_knows_what_the_disk_refused_before(volume: Volume, host: Host) -> None:
