@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 import trio
 
-from mapfs.errors import MountError
+from mapfs.errors import MapfsError, MountError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse import bdi, device
 from mapfs.fuse.commits import Committer
@@ -122,7 +122,7 @@ async def _leave_on_signal(
 
 async def _detach(mountpoint: Path, committer: Committer) -> None:
     """Leave a mount that is in use: first fetch and commit what the kernel still holds."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(MapfsError, OSError):
         await trio.to_thread.run_sync(_sync_mount, mountpoint)
         await committer.sync()
     with contextlib.suppress(MountError):

@@ -181,9 +181,9 @@ def state(mnt: Path) -> str:
     return os.getxattr(mnt, "user.mapfs.fs.state").decode()
 
 
-def bad_disk(volume: Volume, host: Host) -> Path:
+def bad_disk(volume: Volume, host: Host, *options: str) -> Path:
     """Three files, the disk below one of which refuses what is written from now on."""
-    mnt = volume.mount("--commit", "3600")
+    mnt = volume.mount("--commit", "3600", *options)
     for name in ("before", "bad", "after"):
         assert put(mnt / name, name.encode() * 30_000) == 0
     first, _ = extent_of(host, b"bad" * 30_000)
@@ -202,9 +202,10 @@ def overwrite(path: Path, data: bytes) -> int:
     return code_of(write)
 
 
-def test_a_file_whose_bytes_the_disk_refuses(volume: Volume, host: Host) -> None:
+@pytest.mark.parametrize("transport", ["wire", "pyfuse3"])
+def test_a_file_whose_bytes_the_disk_refuses(volume: Volume, host: Host, transport: str) -> None:
     """Its fsync fails until the bytes are written; other files go on."""
-    mnt = bad_disk(volume, host)
+    mnt = bad_disk(volume, host, "--transport", transport)
     with (mnt / "before").open("r+b", buffering=0) as file:
         file.write(b"BEFORE" * 100)
         assert overwrite(mnt / "bad", b"BAD" * 30_000) == errno.EIO

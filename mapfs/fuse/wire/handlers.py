@@ -301,7 +301,7 @@ class Handlers:
         return b""
 
     async def sync(self, request: Request) -> bytes:
-        await self._committer.sync()
+        await self._committer.sync(request.nodeid)
         return b""
 
     # Directories
