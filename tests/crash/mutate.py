@@ -20,17 +20,23 @@ from hypothesis import Phase, settings
 settings.register_profile("mutant", settings(), phases=[Phase.generate], database=None)
 settings.load_profile("mutant")
 """
+_FULL = ("tests/faults/test_full.py",)
+_ERRORS = ("tests/faults/test_io_errors.py", "tests/unit/test_synced_file.py")
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """In a module, a piece of text that must be there once, and what takes its place."""
+    """In a module, a piece of text that must be there once, and what takes its place.
+
+    `tests` are those that should notice.
+    """
 
     name: str
     module: str
     old: str
     new: str
+    tests: tuple[str, ...] = ("tests/crash",)
 
 
 MUTATIONS = (
@@ -39,10 +45,10 @@ MUTATIONS = (
         "store/transaction.py",
         """        self._backing.sync()
         if any(self.generation.tables):
-            self._catalog.apply(self.generation.tables)
+            self._catalog.apply(self._with_lost())
 """,
         """        if any(self.generation.tables):
-            self._catalog.apply(self.generation.tables)
+            self._catalog.apply(self._with_lost())
         self._backing.sync()
 """,
     ),
@@ -61,8 +67,8 @@ MUTATIONS = (
     Mutation(
         "pages are not zeroed before use, nor punched",
         "store/mapped_file.py",
-        "                return self._ways[0](offset, length)",
-        "                return None",
+        "                self._ways[0](offset, length)\n",
+        "",
     ),
     Mutation(
         "pages are punched before the catalog commits",
@@ -225,6 +231,69 @@ MUTATIONS = (
         "            self._log.sync(self._position)\n",
         "            pass\n",
     ),
+    Mutation(
+        "no reserve is kept for deletions",
+        "store/catalog.py",
+        "            self._set_aside(end, end + self._reserve_bytes)\n",
+        "            pass\n",
+        _FULL,
+    ),
+    Mutation(
+        "names are taken that a full host cannot commit",
+        "store/catalog.py",
+        "            self._set_aside(self._end, needed + self._reserve_bytes // 2)\n",
+        "            pass\n",
+        _FULL,
+    ),
+    Mutation(
+        "blocks are not reserved before a page is handed out",
+        "store/mapped_file.py",
+        "        fallocate(self._fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)\n",
+        "        fallocate(self._fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)\n",
+        _FULL,
+    ),
+    Mutation(
+        "pages are not written again after a sync that failed",
+        "store/synced_file.py",
+        "        if self._is_failed:\n            self._rescue()\n",
+        "",
+        _ERRORS,
+    ),
+    Mutation(
+        "a sync that failed is forgotten by the next",
+        "store/synced_file.py",
+        "            self._is_failed = True\n",
+        "            self._rescue()\n",
+        _ERRORS,
+    ),
+    Mutation(
+        "lost bytes are not recorded",
+        "store/transaction.py",
+        "META_LOST: lost or None",
+        "META_LOST: None",
+        _ERRORS,
+    ),
+    Mutation(
+        "fsync does not tell of lost bytes",
+        "filesystem/filesystem.py",
+        "        if lost and self._content.touches(number, lost):\n",
+        "        if False:\n",
+        _ERRORS,
+    ),
+    Mutation(
+        "the log is trusted after a sync that failed",
+        "store/store.py",
+        "        self.backing.on_error(log.mark_failed)\n",
+        "",
+        _ERRORS,
+    ),
+    Mutation(
+        "changes are taken although the catalog cannot be written",
+        "filesystem/filesystem.py",
+        "            self.is_failed = True\n",
+        "            pass\n",
+        _ERRORS,
+    ),
 )
 
 
@@ -262,14 +331,14 @@ def caught_by(mutation: Mutation, directory: Path, tests: list[str]) -> list[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("words", nargs="*", help="try only mutations whose name holds one")
-    parser.add_argument("--tests", nargs="+", default=["tests/crash"], help="run these")
+    parser.add_argument("--tests", nargs="+", help="run these instead of those that should notice")
     given = parser.parse_args()
     survivors = 0
     for mutation in MUTATIONS:
         if given.words and not any(word in mutation.name for word in given.words):
             continue
         with tempfile.TemporaryDirectory(prefix="mapfs-mutant-") as name:
-            caught = caught_by(mutation, Path(name), given.tests)
+            caught = caught_by(mutation, Path(name), given.tests or list(mutation.tests))
         survivors += not caught
         said = "\n".join(f"    {test}" for test in caught) or "    NOT NOTICED"
         sys.stdout.write(f"{mutation.name}\n{said}\n")

@@ -24,7 +24,7 @@ from mapfs.format.frames import (
     unpack_frames,
     unpack_half,
 )
-from mapfs.format.records import META_UUID, Table
+from mapfs.format.records import META_LOST, META_UUID, Table, pack_lost
 from mapfs.format.superblock import BLOCK_BYTES, CHECKSUM_OFFSET, MAGIC
 from tests.faults.bundles import PAGE, change, copy, records
 from tests.faults.child import Ended, run_child
@@ -123,6 +123,15 @@ def damage_log(bundle: Path, chance: random.Random) -> None:
     (bundle / "log").write_bytes(log)
 
 
+def damage_lost(bundle: Path, chance: random.Random) -> None:
+    """Let pages be lost, some of files, some impossible."""
+    places = (0, 1, PAGE, 1 << 20, 1 << 40, (1 << 64) - 1, chance.randrange(64 << 20))
+    found = pack_lost((chance.choice(places), chance.choice(places)) for _ in range(3))
+    change(
+        bundle, Table.META, {META_LOST: mangle(found, chance) if chance.random() < 0.3 else found}
+    )
+
+
 def mangle_change(each: Change, chance: random.Random) -> Change:
     if chance.random() > 0.02:
         return each
@@ -184,3 +193,12 @@ def test_whatever_the_bytes_are(good_bundle: Path, logged_bundle: Path, tmp_path
         if time.monotonic() > deadline or ONCE:
             break
     assert not failures, f"{len(failures)} of {tried} seeds\n" + "\n".join(failures[:9])
+
+
+def test_whatever_is_said_to_be_lost(good_bundle: Path, tmp_path: Path) -> None:
+    for seed in range(20):
+        bundle = copy(good_bundle, tmp_path / f"{seed}.mapfs")
+        damage_lost(bundle, random.Random(seed))
+        for read_only in (True, False):
+            assert_ended(seed, run_child(partial(open_all, bundle, read_only=read_only)))
+        shutil.rmtree(bundle)
