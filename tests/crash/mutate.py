@@ -234,7 +234,7 @@ MUTATIONS = (
     Mutation(
         "no reserve is kept for deletions",
         "store/catalog.py",
-        "            self._set_aside(end, end + self._reserve_bytes)\n",
+        "            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, start, end - start)\n",
         "            pass\n",
         _FULL,
     ),
@@ -243,13 +243,6 @@ MUTATIONS = (
         "store/catalog.py",
         "            self._set_aside(self._end, needed + self._reserve_bytes // 2)\n",
         "            pass\n",
-        _FULL,
-    ),
-    Mutation(
-        "blocks are not reserved before a page is handed out",
-        "store/mapped_file.py",
-        "        fallocate(self._fd, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, offset, length)\n",
-        "        fallocate(self._fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length)\n",
         _FULL,
     ),
     Mutation(

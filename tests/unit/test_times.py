@@ -8,7 +8,7 @@ import pytest
 
 from mapfs.filesystem import clock, metadata
 from mapfs.filesystem.filesystem import AccessTimes, Changes, Filesystem
-from tests.unit.support import ME, ROOT, code_of, content, make, memory_store
+from tests.unit.support import ME, ROOT, assert_sound, code_of, content, make, memory_store
 
 SECOND = 10**9
 DAY = 24 * 3600 * SECOND
@@ -108,6 +108,22 @@ def test_relatime(time: Clock, opened: Opener) -> None:
     time.time += SECOND
     content(fs, number)
     assert fs.inode(number).atime == time.time
+
+
+def test_a_clock_that_steps_back(time: Clock, opened: Opener) -> None:
+    """Times are what the clock said; nothing else follows them."""
+    fs = opened(AccessTimes.ALL)
+    number = make(fs, b"f", b"data")
+    fs.commit()
+    time.time = START - 10 * DAY
+    fs.write(number, 0, b"DATA")
+    assert times(fs, number)[1:] == (-10 * DAY // SECOND, -10 * DAY // SECOND)
+    assert content(fs, number) == b"DATA"
+    later = make(fs, b"g", b"later")
+    assert later > number
+    fs.commit()
+    assert [entry.name for entry in fs.readdir(ROOT)][2:] == [b"f", b"g"]
+    assert_sound(fs)
 
 
 def test_reading_links_and_directories_counts_as_access(time: Clock, fs: Filesystem) -> None:
