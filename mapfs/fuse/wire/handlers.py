@@ -301,7 +301,7 @@ class Handlers:
         return b""
 
     async def sync(self, request: Request) -> bytes:
-        await self._committer.sync(request.nodeid)
+        await self._committer.sync()
         return b""
 
     # Directories
