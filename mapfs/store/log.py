@@ -131,7 +131,8 @@ class IntentLog:
         May be called in any thread.
         """
         for start in (0, HALF_BYTES):
-            self._view[start + FAILED_OFFSET] = failed
+            if self._view[start + FAILED_OFFSET] != failed:  # leave clean pages clean
+                self._view[start + FAILED_OFFSET] = failed
 
     @property
     def is_failed(self) -> bool:

@@ -38,7 +38,7 @@ _MOST_IDS: Final = 1 << 62
 class Condition(enum.Enum):
     """How a store is, as `user.mapfs.fs.state` says it.
 
-    DEGRADED: bytes of files are lost, or the last commit failed and is tried again.
+    DEGRADED: bytes of files are lost, or the last sync or commit failed and is tried again.
     READ_ONLY: the catalog could not be written, and nothing can be changed until it is opened anew.
     """
 
@@ -75,7 +75,7 @@ class Store:
         self.log = log
         self.state = read_state(superblock, catalog)
         self._durable = self.state.commits
-        self._is_retrying = False
+        self._is_retrying = self._is_unsynced = False
         self.transaction = Transaction(catalog, backing, superblock.page_size)
         # Whether the disk lost something that the replayed changes refer to.
         self.lost_data = log is not None and log.is_failed
@@ -84,7 +84,7 @@ class Store:
         self.unanswered = set(self.replayed.requests)
         self._logged_state = b""
         check_state(superblock, self.state, pages)
-        backing.lost = MachinePages(read_lost(superblock, catalog, self.state))
+        backing.lost = self._noted_lost = MachinePages(read_lost(superblock, catalog, self.state))
         _check_root(self.transaction)
         self.allocator = Allocator(self.transaction, backing, superblock, self.state)
         self.allocator.adopt_runs(self.replayed.runs.values())
@@ -104,7 +104,8 @@ class Store:
         """Whether the host's errors have left a mark."""
         if self.catalog.is_failed:
             return Condition.READ_ONLY
-        return Condition.DEGRADED if self._is_retrying or self.backing.lost else Condition.OK
+        is_degraded = self._is_retrying or self._is_unsynced or self.backing.lost
+        return Condition.DEGRADED if is_degraded else Condition.OK
 
     def _replay(self) -> Replay:
         replay = Replay(self.transaction)
@@ -192,11 +193,18 @@ class Store:
         """
         if self.log is None or not self.log.can_sync or self._durable != self.state.commits:
             return None
+        # The log goes on in the other half, behind what the commit that failed did not write.
+        if self._is_retrying:
+            return None
+        # Bytes that were lost and are written again must not be lost after a crash.
+        if self.backing.lost is not self._noted_lost:
+            return None
         self.transaction.has_unsynced_data = False
         return LogSync(self.backing, self.log)
 
     def end_log_sync(self, *, succeeded: bool) -> None:
         """Take note of how `LogSync.write` ended."""
+        self._is_unsynced = not succeeded
         if not succeeded:
             self.transaction.has_unsynced_data = True
 
@@ -216,13 +224,15 @@ class Store:
             if not self.log.is_closed and not self._is_retrying:
                 self._begin_log(self.log)
         self._committing = self.state.commits
+        self._commit = commit
         return commit
 
     def finish(self) -> None:
         """The commit's `write` returned: what it freed may be used again."""
         freed = self.transaction.finish()
         self._durable = self._committing
-        self._is_retrying = False
+        self._is_retrying = self._is_unsynced = False
+        self._noted_lost = self._commit.lost
         if self.log is not None:
             self.log.mark_failed(failed=False)
         self.allocator.release(freed)

@@ -28,6 +28,8 @@ class Commit:
         self, generation: Generation, backing: Backing, catalog: Catalog, page_size: int
     ) -> None:
         self.generation = generation
+        # Once `write` returned: what it noted in the catalog.
+        self.lost = backing.lost
         self._backing = backing
         self._catalog = catalog
         self._page_size = page_size
@@ -52,7 +54,8 @@ class Commit:
     def _with_lost(self) -> list[Mapping[bytes, bytes | None]]:
         """The changed records, and which bytes of the store `sync` could not write."""
         tables: list[Mapping[bytes, bytes | None]] = [*self.generation.tables]
-        lost = pack_lost(self._backing.lost.runs())
+        self.lost = self._backing.lost
+        lost = pack_lost(self.lost.runs())
         tables[Table.META] = {**tables[Table.META], META_LOST: lost or None}
         return tables
 
@@ -76,6 +79,7 @@ class LogSync:
         self._backing.sync()
         if self._backing.lost is not known:
             return False
+        self._log.mark_failed(failed=False)  # should it be: all that failed is on the disk by now
         if self._log.synced == self._position:
             return True  # nothing but data has changed
         try:

@@ -361,15 +361,18 @@ def test_a_store_that_cannot_be_synced_until_the_end(volume: Volume, host: Host)
 def test_a_catalog_that_cannot_be_written(faulty_catalog: Volume, host: Host) -> None:
     """From then on the filesystem can be read only; the next mount has what was answered."""
     volume = faulty_catalog
-    mnt = volume.mount("--commit", "3600")
+    mnt = volume.mount("--commit", "0.5")
     assert put(mnt / "before", b"before") == 0
     assert put(mnt / "deleted", b"while it was open") == 0
     (mnt / "answered").mkdir()
-    host.fail(f"write catalog EIO {_ALL}", f"fsync catalog EIO {_ALL}")
+    names = ["answered", "before"]
     with (mnt / "deleted").open("rb"):
         (mnt / "deleted").unlink()
-        assert put(mnt / "fails", b"fails") == errno.EIO
-        assert state(mnt) == "read-only"
+        host.fail(f"write catalog EIO {_ALL}", f"fsync catalog EIO {_ALL}")
+        # The timer may come before it; the log can take an fsync without the catalog.
+        if put(mnt / "synced", b"synced") == 0:
+            names.append("synced")
+        wait_until(lambda: state(mnt) == "read-only", "the state to change")
     for change in (
         (mnt / "new").mkdir,
         (mnt / "before").unlink,
@@ -379,9 +382,8 @@ def test_a_catalog_that_cannot_be_written(faulty_catalog: Volume, host: Host) ->
         lambda: os.truncate(mnt / "before", 0),
     ):
         assert code_of(change) == errno.EROFS
-    assert fsync(mnt / "before") == errno.EIO
     assert (mnt / "before").read_bytes() == b"before"
-    assert sorted(os.listdir(mnt)) == ["answered", "before", "fails"]
+    assert sorted(os.listdir(mnt)) == names
     assert volume.log.read_text().count("the filesystem is read-only from now on") == 1
     assert "commit failed" not in volume.log.read_text()
     table = mapfs("df", mnt).stdout
@@ -390,20 +392,8 @@ def test_a_catalog_that_cannot_be_written(faulty_catalog: Volume, host: Host) ->
     assert code_of((mnt / "new").mkdir) == errno.EROFS
     mnt = volume.remount()
     assert state(mnt) == "ok"
-    assert sorted(os.listdir(mnt)) == ["answered", "before", "fails"]
+    assert sorted(os.listdir(mnt)) == names
     assert put(mnt / "after", b"after") == 0
-
-
-def test_the_timer_ends_when_the_catalog_cannot_be_written(
-    faulty_catalog: Volume, host: Host
-) -> None:
-    volume = faulty_catalog
-    mnt = volume.mount("--commit", "0.2")
-    host.fail(f"write catalog EIO {_ALL}", f"fsync catalog EIO {_ALL}")
-    # Opening left something to commit: the timer may have been faster.
-    assert code_of((mnt / "answered").mkdir) in (0, errno.EROFS)
-    wait_until(lambda: state(mnt) == "read-only", "the state to change")
-    assert volume.daemons
 
 
 def test_a_catalog_that_cannot_be_written_until_the_end(faulty_catalog: Volume, host: Host) -> None:

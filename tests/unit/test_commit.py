@@ -7,12 +7,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import lmdb
 import pytest
 
-from mapfs.errors import NotFoundError
+from mapfs.errors import MapfsError, NotFoundError, ReadOnlyError
 from mapfs.filesystem import filesystem as filesystem_module
 from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.store import catalog as catalog_module
 from mapfs.store import synced_file
+from mapfs.store.machine_pages import MachinePages
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.opening import open_store
 from tests.unit.support import (
@@ -277,6 +280,60 @@ def test_data_that_could_not_be_synced_are_written_again(
     fs = die(fs, bundle)
     assert not fs.store.lost_data
     assert content(fs, number) == b"1"
+    fs.close()
+
+
+def test_an_fsync_after_a_commit_that_failed_takes_a_commit(fs: Filesystem) -> None:
+    """The log has what it held in its other half, which is not synced."""
+    make(fs, b"one", b"1")
+    fs.begin_commit()
+    fs.end_commit(succeeded=False)
+    make(fs, b"two", b"2")
+    assert fs.begin_log_sync() is None
+    fs.commit()
+    make(fs, b"three", b"3")
+    assert fs.begin_log_sync() is not None
+    fs.end_log_sync(succeeded=True)
+    fs.close()
+
+
+def test_an_fsync_of_bytes_that_are_not_lost_any_more_takes_a_commit(fs: Filesystem) -> None:
+    """They are lost in the catalog's list, and would be after a power cut."""
+    number = make(fs, b"one", b"1" * PAGE)
+    fs.store.backing.lost = MachinePages(fs._content._stored(number))
+    fs.commit()
+    fs.write(number, 0, b"2" * PAGE)
+    assert not fs.store.backing.lost
+    assert fs.begin_log_sync() is None
+    fs.commit()
+    fs.write(number, 0, b"3" * PAGE)
+    assert fs.begin_log_sync() is not None
+    fs.end_log_sync(succeeded=True)
+    fs.close()
+
+
+def test_nothing_is_committed_once_the_catalog_could_not_be_written(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = make(fs, b"one", b"1")
+    with monkeypatch.context() as patch:
+
+        def fail(*_: object) -> None:
+            raise lmdb.DiskError("Input/output error")
+
+        patch.setattr(catalog_module, "_write_table", fail)
+        with pytest.raises(MapfsError, match="cannot be written"):
+            fs.commit()
+    assert fs.getxattr(ROOT, b"user.mapfs.fs.state") == b"read-only"
+    with pytest.raises(MapfsError, match="no longer"):
+        fs.commit()
+    with pytest.raises(ReadOnlyError):
+        fs.write(number, 0, b"2")
+    fs.forget(number)
+    assert content(fs, number) == b"1"
+    fs.close()  # tries once more
+    fs = open_fs(bundle)
+    assert names(fs) == [b"one"]
     fs.close()
 
 
