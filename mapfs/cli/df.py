@@ -26,10 +26,10 @@ _ROWS = {
 @click.command("df")
 @click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[MNT|STORE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a store.")
-def command(*, paths: tuple[Path, ...], as_json: bool) -> None:
+def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
     """Print stored bytes, slack by cause, metadata and free space, mounted or not.
 
-    Without a path: every mapfs that is mounted.
+    Without a path: every mapfs that is mounted. Exit code 1 if one could not be looked at.
 
     \b
     mapfs df mnt
@@ -37,13 +37,20 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> None:
     """
     from mapfs.cli.mounts import mapfs_mounts
 
-    chosen = paths or tuple(mount.mountpoint for mount in mapfs_mounts())
-    described = [{"path": os.fspath(path), **usage(path)} for path in chosen]
-    if as_json:
+    described, failed = [], False
+    for path in paths or tuple(mount.mountpoint for mount in mapfs_mounts()):
+        try:
+            described.append({"path": os.fspath(path), **usage(path)})
+        except (OSError, MapfsError) as error:
+            reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
+            click.echo(f"mapfs: {reason}", err=True)
+            failed = True
+    if as_json and (described or not failed):
         click.echo(json.dumps(described, indent=2))
-        return
-    for each in described:
-        _print_table(each)
+    elif not as_json:
+        for each in described:
+            _print_table(each)
+    return int(failed)
 
 
 def usage(path: Path) -> dict[str, int | str]:

@@ -6,8 +6,8 @@ back and leave the bytes. So whatever makes a file longer with a gap zeroes the 
 """
 
 import os
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 from mapfs.errors import (
     FileTooBigError,
@@ -21,13 +21,35 @@ from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
 from mapfs.format.extent import Extent, pages_for
 from mapfs.format.records import MAX_U64, Inode
-from mapfs.store.backing import Data
+from mapfs.store.backing import Backing, Data
 from mapfs.store.machine_pages import MachinePages
 from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
 _MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+
+
+# Bytes of the store: offset and length.
+Run: TypeAlias = tuple[int, int]
+
+
+class ColdLoader:
+    """Brings bytes of the store into memory; to be called in a worker thread.
+
+    A page fault on a cold page would stop every thread of the daemon, and an I/O error under it
+    would be a signal. This waits outside the interpreter's lock, and raises `OSError`.
+    `run` is where the bytes are, if all that was asked for is in one piece.
+    """
+
+    def __init__(self, backing: Backing, cold: list[Run], *, is_whole: bool) -> None:
+        self._backing = backing
+        self._cold = cold
+        self.run = cold[0] if is_whole else None
+
+    def __call__(self) -> None:
+        for offset, length in self._cold:
+            self._backing.load(offset, length)
 
 
 class Content:
@@ -317,29 +339,26 @@ class Content:
         stored = self._stored(number)
         return any(pages.touches(where, length) for where, length in stored)
 
-    def cold_loader(self, inode: Inode, offset: int, size: int) -> Callable[[], None] | None:
-        """A function for a worker thread that brings a range into memory, or None if it is there.
-
-        A page fault on a cold page would stop every thread of the daemon, and an I/O error under
-        it would be a signal; the function waits outside the interpreter's lock and raises
-        `OSError`.
-        """
+    def cold_loader(self, inode: Inode, offset: int, size: int) -> ColdLoader | None:
+        """What brings a range into memory, or None if all of it is there."""
         end = min(offset + size, inode.size)
         if offset >= end:
             return None
+        runs = self._runs(inode, offset, end)
         cold = [
             (where, length)
-            for where, length in self._runs(inode, offset, end)
+            for where, length in runs
             if where is not None and not self._is_cached(where, length)
         ]
-        if not cold:
-            return None
+        return ColdLoader(self._backing, cold, is_whole=len(runs) == 1) if cold else None
 
-        def load() -> None:
-            for where, length in cold:
-                self._backing.load(where, length)
-
-        return load
+    def store_runs(self, inode: Inode, offset: int, size: int) -> list[Run]:
+        """The bytes of a range that are in the store, as (store offset, length)."""
+        end = min(offset + size, inode.size)
+        if offset >= end:
+            return []
+        runs = self._runs(inode, offset, end)
+        return [(where, length) for where, length in runs if where is not None]
 
     def _is_cached(self, where: int, length: int) -> bool:
         start = where - where % _MACHINE_PAGE

@@ -23,7 +23,7 @@ from mapfs.errors import (
 from mapfs.filesystem import acl
 from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
 from mapfs.filesystem.caller import Caller
-from mapfs.filesystem.content import Content, require_file
+from mapfs.filesystem.content import ColdLoader, Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
@@ -271,9 +271,26 @@ class Filesystem:
         self._metadata.accessed(inode)
         return self._content.read(inode, offset, size)
 
-    def cold_loader(self, number: int, offset: int, size: int) -> Callable[[], None] | None:
-        """What a worker thread should call before `read`, or None if all of it is in memory."""
-        return self._content.cold_loader(require_file(self._inodes.get(number)), offset, size)
+    def cold_loader(self, number: int, offset: int, size: int) -> ColdLoader | None:
+        """What a worker thread should call before `read`, or None if all of it is in memory.
+
+        If it names a `run`, the thread may as well fetch these bytes of the store: they are the
+        file's as long as `recycled` is what it was.
+        """
+        inode = require_file(self._inodes.get(number))
+        loader = self._content.cold_loader(inode, offset, size)
+        if loader is not None:
+            self._metadata.accessed(inode)
+        return loader
+
+    def store_runs(self, number: int, offset: int, size: int) -> list[tuple[int, int]]:
+        """The bytes of a range that are in the store, as (store offset, length): for readahead."""
+        return self._content.store_runs(self._inodes.get(number), offset, size)
+
+    @property
+    def recycled(self) -> int:
+        """How often pages of files became free to be used again. May be read in any thread."""
+        return self.store.allocator.releases
 
     @_logged
     def write(self, number: int, offset: int, data: Data, *, stamp: bool = True) -> int:

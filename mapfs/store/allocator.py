@@ -71,6 +71,7 @@ class Allocator:
         self._moved: dict[int, _Run] = {}
         self._next_run = 1
         self.pending_pages = 0
+        self.releases = 0
 
     @property
     def free_pages(self) -> int:
@@ -129,6 +130,7 @@ class Allocator:
 
     def release(self, extents: list[Extent]) -> None:
         """Make extents free that were set aside; the commit that did so is durable."""
+        self.releases += bool(extents)
         for extent in extents:
             self._transaction.delete(Table.PENDING, id_key(extent.start))
             self.pending_pages -= extent.count

@@ -1,7 +1,7 @@
 """Where a store's bytes are: the `Backing` protocol, and one in memory for tests.
 
-Offsets and lengths are bytes. Only the thread that owns the filesystem calls these methods,
-except `sync`, `punch` and `load`, which a worker thread may call at the same time.
+Offsets and lengths are bytes. Only the thread that owns the filesystem calls these methods, except
+`sync`, `punch`, `load`, `fetch` and `advise`, which a worker thread may call at the same time.
 """
 
 from collections.abc import Callable, Iterable
@@ -62,6 +62,12 @@ class Backing(Protocol):
     def load(self, offset: int, length: int) -> None:
         """Bring bytes into memory. Raises `OSError` (EIO) where a mapping would raise SIGBUS."""
 
+    def fetch(self, offset: int, target: memoryview) -> None:
+        """Fill `target` with bytes from `offset` on. Raises `OSError` as `load` does."""
+
+    def advise(self, offset: int, length: int) -> None:
+        """Begin to bring bytes into memory, without waiting for them where the host can."""
+
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """What of these bytes is in memory, and dirty, in pages of the machine."""
 
@@ -112,6 +118,13 @@ class MemoryBacking:
 
     def load(self, offset: int, length: int) -> None:
         """See `Backing.load`."""
+
+    def fetch(self, offset: int, target: memoryview) -> None:
+        """See `Backing.fetch`."""
+        target[:] = memoryview(self._bytes)[offset : offset + target.nbytes]
+
+    def advise(self, offset: int, length: int) -> None:
+        """See `Backing.advise`."""
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""

@@ -77,8 +77,7 @@ class MappedFile:
 
     def read(self, offset: int, length: int) -> Iterable[memoryview]:
         """See `Backing.read`."""
-        if self.lost and self.lost.touches(offset, length):
-            raise OSError(errno.EIO, "bytes of the store that could not be written")
+        self._refuse_lost(offset, length)
         within = offset % self._window_bytes
         if within + length <= self._window_bytes:
             return (self._window(offset // self._window_bytes)[within : within + length],)
@@ -165,11 +164,25 @@ class MappedFile:
 
     def load(self, offset: int, length: int) -> None:
         """See `Backing.load`."""
-        self._file.before_load(offset, length)
-        scratch = bytearray(min(length, _LOAD_BYTES))
+        scratch = memoryview(bytearray(min(length, _LOAD_BYTES)))
         for start, count in split_at(offset, length, _LOAD_BYTES):
-            if os.preadv(self._fd, [memoryview(scratch)[:count]], start) < count:
-                raise OSError(errno.EIO, "the store file is shorter than it was")
+            self.fetch(start, scratch[:count])
+
+    def fetch(self, offset: int, target: memoryview) -> None:
+        """See `Backing.fetch`."""
+        self._refuse_lost(offset, target.nbytes)
+        self._file.before_load(offset, target.nbytes)
+        if os.preadv(self._fd, [target], offset) < target.nbytes:
+            raise OSError(errno.EIO, "the store file is shorter than it was")
+
+    def advise(self, offset: int, length: int) -> None:
+        """See `Backing.advise`."""
+        self._file.before_load(offset, length)
+        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def _refuse_lost(self, offset: int, length: int) -> None:
+        if self.lost and self.lost.touches(offset, length):
+            raise OSError(errno.EIO, "bytes of the store that could not be written")
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""

@@ -57,6 +57,12 @@ class RecordingBacking:
     def load(self, offset: int, length: int) -> None:
         self._inner.load(offset, length)
 
+    def fetch(self, offset: int, target: memoryview) -> None:
+        self._inner.fetch(offset, target)
+
+    def advise(self, offset: int, length: int) -> None:
+        self._inner.advise(offset, length)
+
     def cached(self, offset: int, length: int) -> CacheStatistics:
         return self._inner.cached(offset, length)
 

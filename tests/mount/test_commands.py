@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -106,12 +107,31 @@ def test_df_prints_parts_that_add_up(volume: Volume) -> None:
         assert values["may grow to"] == 8 << 30
 
 
+def _listed_by_df() -> list[str]:
+    """Other tests may have dead mounts, which are named and passed over."""
+    command = [MAPFS, "df", "--json"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return [each["path"] for each in json.loads(done.stdout or "[]")]
+
+
 def test_df_without_a_path_lists_what_is_mounted(volume: Volume) -> None:
-    listed = json.loads(mapfs("df", "--json").stdout)
-    assert str(volume.mnt) not in [each["path"] for each in listed]
+    assert str(volume.mnt) not in _listed_by_df()
     volume.mount()
-    listed = json.loads(mapfs("df", "--json").stdout)
-    assert str(volume.mnt) in [each["path"] for each in listed]
+    assert str(volume.mnt) in _listed_by_df()
+
+
+def test_df_goes_on_behind_a_mount_that_is_dead(volume: Volume, make_volume: MakeVolume) -> None:
+    volume.mount()
+    dead = make_volume("dead")
+    dead.mkfs()
+    dead.mount()
+    for pid in dead.daemons:
+        os.kill(pid, signal.SIGKILL)
+    dead.wait_for_end()
+    done = mapfs("df", dead.mnt, volume.mnt, status=1)
+    assert str(dead.mnt) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout.startswith(f"{volume.mnt}\n")
 
 
 def test_df_of_what_is_neither_mount_nor_store_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """One short handler for each request: take it apart, call the filesystem, pack the answer.
 
-A handler returns the answer's bytes (or views of them), or a coroutine if it must wait. It raises
-`MapfsError` or `OSError` for the errno to answer, and `struct.error` or `ValueError` for a request
-that cannot be one. Nothing is kept for open files: every request names its inode.
+A handler returns the answer's bytes (or views of them), a coroutine if it must wait, or None if a
+thread answers. It raises `MapfsError` or `OSError` for the errno to answer, and `struct.error` or
+`ValueError` for a request that cannot be one. Nothing is kept for open files: every request names
+its inode.
 """
 
 import stat
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any, Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
 
 import trio
 
@@ -17,7 +18,6 @@ from mapfs.errors import (
     NotSupportedError,
     UnknownIoctlError,
 )
-from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.fuse.commits import Committer
@@ -26,8 +26,11 @@ from mapfs.fuse.wire import protocol
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import Fattr, Init, Opcode
+from mapfs.fuse.wire.reading import ReadThreads
 from mapfs.fuse.wire.replies import ABSENT, Replies, dirent
+from mapfs.fuse.wire.request import Answer, Content, Handler, Request, string
 from mapfs.fuse.wire.seeking import seek
+from mapfs.fuse.wire.syncing import SyncThread
 
 _ROOT_USER: Final = 0
 _ACL_PREFIX: Final = b"system.posix_acl_"
@@ -39,39 +42,12 @@ _ATTRIBUTE_IOCTLS: Final = frozenset({0x80086601, 0x80046601, 0x801C581F})
 _ATTRIBUTE_BYTES: Final = 28
 
 
-class Request(NamedTuple):
-    """A request without what is in its header for the loop alone.
+class Threads(NamedTuple):
+    """Who waits for the disk, and sends what is no answer."""
 
-    `body` is a view of the buffer it was read into: use it before anything is awaited.
-    """
-
-    opcode: int
-    unique: int
-    nodeid: int
-    uid: int
-    gid: int
-    pid: int
-    body: memoryview
-
-    @property
-    def name(self) -> bytes:
-        """The file name that is all of the body."""
-        return _string(self.body)
-
-    def caller(self, umask: int) -> Caller:
-        """Who asks."""
-        return Caller(self.uid, self.gid, umask)
-
-
-Content: TypeAlias = bytes | list[memoryview]
-Answer: TypeAlias = Content | Coroutine[Any, Any, Content]
-Handler: TypeAlias = Callable[[Request], Answer]
-
-
-def _string(body: memoryview) -> bytes:
-    """The bytes up to the first NUL, which must be there."""
-    text = bytes(body)
-    return text[: text.index(0)]
+    notifications: Notifications
+    reads: ReadThreads
+    syncs: SyncThread
 
 
 class Handlers:
@@ -81,13 +57,15 @@ class Handlers:
         self,
         filesystem: Filesystem,
         committer: Committer,
-        notifications: Notifications,
+        threads: Threads,
         options: MountOptions,
         flags: Init,
     ) -> None:
         self._filesystem = filesystem
         self._committer = committer
-        self._notifications = notifications
+        self._notifications = threads.notifications
+        self._reads = threads.reads
+        self._syncs = threads.syncs
         self._replies = Replies(filesystem.store.page_size)
         # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
         # that comes behind that would set them later than anybody was told.
@@ -185,14 +163,14 @@ class Handlers:
 
     def mknod(self, request: Request) -> bytes:
         mode, rdev, umask = protocol.MKNOD_IN.unpack_from(request.body)
-        name = _string(request.body[protocol.MKNOD_IN.size :])
+        name = string(request.body[protocol.MKNOD_IN.size :])
         caller = request.caller(umask)
         inode = self._filesystem.create(request.nodeid, name, mode, caller, rdev=rdev)
         return self._replies.entry(inode)
 
     def mkdir(self, request: Request) -> bytes:
         mode, umask = protocol.MKDIR_IN.unpack_from(request.body)
-        name = _string(request.body[protocol.MKDIR_IN.size :])
+        name = string(request.body[protocol.MKDIR_IN.size :])
         inode = self._filesystem.mkdir(request.nodeid, name, mode, request.caller(umask))
         return self._replies.entry(inode)
 
@@ -219,7 +197,7 @@ class Handlers:
 
     def link(self, request: Request) -> bytes:
         (number,) = protocol.LINK_IN.unpack_from(request.body)
-        name = _string(request.body[protocol.LINK_IN.size :])
+        name = string(request.body[protocol.LINK_IN.size :])
         return self._replies.entry(self._filesystem.link(number, request.nodeid, name))
 
     def tmpfile(self, request: Request) -> bytes:
@@ -232,16 +210,22 @@ class Handlers:
     def read(self, request: Request) -> Answer:
         offset, size = protocol.READ_IN.unpack_from(request.body)
         size = min(size, MAX_WRITE_BYTES)
+        self._reads.note(request.nodeid, offset, size)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is None:
             return self._filesystem.read(request.nodeid, offset, size)
-        return self._read_cold(load, request.nodeid, offset, size)
+        if load.run is not None:
+            self._reads.read(request.kept(), *load.run)
+            return None
+        return self.read_cold(request.kept())
 
-    async def _read_cold(
-        self, load: Callable[[], None], nodeid: int, offset: int, size: int
-    ) -> Content:
-        await trio.to_thread.run_sync(load)
-        return self._filesystem.read(nodeid, offset, size)
+    async def read_cold(self, request: Request) -> Content:
+        """What read does if the range is in pieces, or has changed since it was looked up."""
+        offset, size = protocol.READ_IN.unpack_from(request.body)
+        load = self._filesystem.cold_loader(request.nodeid, offset, size)
+        if load is not None:
+            await trio.to_thread.run_sync(load)
+        return self._filesystem.read(request.nodeid, offset, min(size, MAX_WRITE_BYTES))
 
     def write(self, request: Request) -> bytes:
         offset, size, flags = protocol.WRITE_IN.unpack_from(request.body)
@@ -296,8 +280,12 @@ class Handlers:
 
         return copy() if load is None else copy_cold(load)
 
-    async def fsync(self, request: Request) -> bytes:
-        await self._committer.sync(request.nodeid)
+    def fsync(self, request: Request) -> Answer:
+        return None if self._syncs.request(request.kept()) else self.commit(request.nodeid)
+
+    async def commit(self, nodeid: int) -> bytes:
+        """What fsync does if the log alone cannot make it durable."""
+        await self._committer.sync(nodeid)
         return b""
 
     async def sync(self, request: Request) -> bytes:
@@ -320,7 +308,7 @@ class Handlers:
 
     def getxattr(self, request: Request) -> bytes:
         (size,) = protocol.GETXATTR_IN.unpack_from(request.body)
-        name = _string(request.body[protocol.GETXATTR_IN.size :])
+        name = string(request.body[protocol.GETXATTR_IN.size :])
         self._refuse_acl(name)
         return _sized(self._filesystem.getxattr(request.nodeid, name), size)
 

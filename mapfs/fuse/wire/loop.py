@@ -20,7 +20,7 @@ from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
-from mapfs.fuse.wire.handlers import Answer, Content, Handlers, Request
+from mapfs.fuse.wire.handlers import Handlers, Threads
 from mapfs.fuse.wire.negotiation import BUFFER_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import (
@@ -31,6 +31,8 @@ from mapfs.fuse.wire.protocol import (
     Init,
     Opcode,
 )
+from mapfs.fuse.wire.reading import ReadThreads
+from mapfs.fuse.wire.request import Content, Request
 from mapfs.fuse.wire.syncing import SyncThread
 
 _log = logging.getLogger(__name__)
@@ -41,8 +43,8 @@ _TURN: Final = 64
 # idle mount must cost nothing: only after a short sleep is it worth while.
 _MOST_LOOKS: Final = 32
 _SHORT_SLEEP_SECONDS: Final = 0.0005
-# How long to wait for a request outside the scheduler while an fsync is under way.
-_SYNC_MILLISECONDS: Final = 1
+# How long to wait for a request outside the scheduler while a thread is to answer one.
+_POLL_MILLISECONDS: Final = 1
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
 _NAME_CHANGES: Final = frozenset(
@@ -86,8 +88,11 @@ class WireTransport:
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._notifications = Notifications(fd)
-        handlers = Handlers(filesystem, committer, self._notifications, options, flags)
-        self._handlers = handlers.table()
+        self._reads = ReadThreads(filesystem, self._answer_view, self._fail_read, self._read_later)
+        self._syncs = SyncThread(committer, self._answer_sync, self._sync_later)
+        threads = Threads(self._notifications, self._reads, self._syncs)
+        self._handlers = Handlers(filesystem, committer, threads, options, flags)
+        self._table = self._handlers.table()
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._looks = _MOST_LOOKS
         self._poll = select.poll()
@@ -103,11 +108,11 @@ class WireTransport:
         with self._stop:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                self._syncs = SyncThread(self._committer, self._answer_sync, self._sync_later)
                 try:
                     await self._serve()
                 finally:
                     self._syncs.close()
+                    self._reads.close()
 
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
@@ -138,9 +143,9 @@ class WireTransport:
 
     def _look_again(self) -> int:
         """Look a few times for a request that comes soon; 0 if none does."""
-        if self._syncs.is_busy:
+        if self._syncs.is_busy or self._reads.is_busy:
             # Looking would keep the interpreter's lock from the thread that is to answer.
-            self._poll.poll(_SYNC_MILLISECONDS)
+            self._poll.poll(_POLL_MILLISECONDS)
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
         for _ in range(self._looks):
             try:
@@ -163,7 +168,7 @@ class WireTransport:
     def _serve_one(self, size: int) -> None:
         _, opcode, unique, nodeid, uid, gid, pid = IN_HEADER.unpack_from(self._buffer)
         request = Request(opcode, unique, nodeid, uid, gid, pid, self._view[IN_HEADER.size : size])
-        if opcode not in self._handlers:
+        if opcode not in self._table:
             self._without_handler(request)
             return
         try:
@@ -174,13 +179,13 @@ class WireTransport:
     def _handle(self, request: Request) -> None:
         """Answer a request now, or have it answered when what it waits for is done."""
         opcode = request.opcode
-        if opcode == Opcode.FSYNC and self._syncs.request(_kept(request)):
-            return
-        answer = self._handlers[opcode](request)
+        answer = self._table[opcode](request)
+        if answer is None:
+            return  # a thread answers
         if opcode in _CHANGES and self._must_wait(opcode):
             self._nursery.start_soon(self._answer_when_safe, request, answer)
         elif isinstance(answer, Coroutine):
-            self._nursery.start_soon(self._answer_later, _kept(request), answer)
+            self._nursery.start_soon(self._answer_later, request.kept(), answer)
         else:
             self._answer(request.unique, answer)
 
@@ -209,7 +214,9 @@ class WireTransport:
         """Whether a change must be committed before it is answered."""
         return self._committer.must_wait() or (self._sync_names and opcode in _NAME_CHANGES)
 
-    async def _answer_when_safe(self, request: Request, answer: Answer) -> None:
+    async def _answer_when_safe(
+        self, request: Request, answer: Content | Coroutine[object, object, Content]
+    ) -> None:
         """Answer a change once it is committed.
 
         If that fails it is not tried again: the change is made.
@@ -242,7 +249,7 @@ class WireTransport:
         """Answer a request with what went wrong, unless making space may help."""
         code = _errno_of(request, error)
         if code in _FULL and self._filesystem.reclaimable:
-            self._nursery.start_soon(self._try_again, _kept(request))
+            self._nursery.start_soon(self._try_again, request.kept())
         else:
             self._refuse(request.unique, code)
 
@@ -264,14 +271,23 @@ class WireTransport:
             if error.errno not in (errno.ENOENT, errno.ENODEV):
                 raise
 
+    # What threads call, or have called, for requests that they were handed
+
     def _answer_sync(self, request: Request) -> None:
-        """Answer an fsync; in any thread."""
         self._answer(request.unique, b"")
 
+    def _answer_view(self, request: Request, content: memoryview) -> None:
+        self._answer(request.unique, [content])
+
+    def _fail_read(self, request: Request, error: Exception) -> None:
+        self._refuse(request.unique, _errno_of(request, error))
+
     def _sync_later(self, request: Request) -> None:
-        """Serve an fsync that takes a commit."""
-        answer = self._handlers[Opcode.FSYNC](request)
-        assert isinstance(answer, Coroutine)
+        answer = self._handlers.commit(request.nodeid)
+        self._nursery.start_soon(self._answer_later, request, answer)
+
+    def _read_later(self, request: Request) -> None:
+        answer = self._handlers.read_cold(request)
         self._nursery.start_soon(self._answer_later, request, answer)
 
     def _forget(self, nodeid: int) -> None:
@@ -288,11 +304,6 @@ class WireTransport:
                 self._filesystem.forget(nodeid)
         except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
             _log.exception("forget of inode %d failed", nodeid)
-
-
-def _kept(request: Request) -> Request:
-    """The request with a body of its own: the next one is read into the same buffer."""
-    return request._replace(body=memoryview(bytes(request.body)))
 
 
 def _is_end(error: OSError) -> bool:

@@ -15,7 +15,7 @@ from typing import Final
 import trio
 
 from mapfs.fuse.commits import Committer
-from mapfs.fuse.wire.handlers import Request
+from mapfs.fuse.wire.request import Request
 from mapfs.store.transaction import LogSync
 
 _log = logging.getLogger(__name__)
@@ -39,14 +39,12 @@ class SyncThread:
         self._committer = committer
         self._answer = answer
         self._give_up = give_up
-        self._token = trio.lowlevel.current_trio_token()
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
         self._done: tuple[bool, list[Request]] | None = None
         self.is_busy = False
         self._waiting: list[Request] = []
         self._must_tell = False
-        self._thread = threading.Thread(target=self._run, name="mapfs-sync")
-        self._thread.start()
+        self._thread: threading.Thread | None = None
 
     def request(self, request: Request) -> bool:
         """Take over an fsync; False if that takes a commit."""
@@ -60,6 +58,10 @@ class SyncThread:
         sync = self._committer.begin_log_sync()
         if sync is None:
             return False
+        if self._thread is None:
+            self._token = trio.lowlevel.current_trio_token()
+            self._thread = threading.Thread(target=self._run, name="mapfs-sync")
+            self._thread.start()
         self.is_busy = True
         self._queue.put((sync, requests))
         return True
@@ -112,6 +114,7 @@ class SyncThread:
 
     def close(self) -> None:
         """Wait for what the thread is doing, and end it."""
-        self._queue.put(_END)
-        self._thread.join()
-        self.collect()
+        if self._thread is not None:
+            self._queue.put(_END)
+            self._thread.join()
+            self.collect()

@@ -1,0 +1,123 @@
+"""Cold reads, by threads that wait for the disk and answer the kernel themselves.
+
+The loop never waits for a page, so a cold read does not hold up warm ones, and the disk has several
+to do at a time. A file that is read in order has the pages to come brought in ahead.
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
+from mapfs.fuse.wire.request import Request
+
+_THREADS: Final = 8
+# Reads of this size come from the kernel's own readahead: somebody reads in order.
+_STREAM_BYTES: Final = 128 << 10
+_AHEAD_BYTES: Final = 8 << 20
+_MOST_STREAMS: Final = 1024
+
+_Job = Callable[[memoryview], None]
+
+
+class ReadThreads:
+    """Serves cold reads. Its methods are for the filesystem's thread."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        answer: Callable[[Request, memoryview], None],
+        fail: Callable[[Request, Exception], None],
+        give_up: Callable[[Request], None],
+    ) -> None:
+        """`answer` and `fail` are called in a thread.
+
+        `give_up` is called in the filesystem's for a request that must be served in another way.
+        """
+        self._filesystem = filesystem
+        self._answer = answer
+        self._fail = fail
+        self._give_up = give_up
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        # For each file that is read in order: the byte expected next, and where readahead ends.
+        self._streams: dict[int, tuple[int, int]] = {}
+        self._under_way: set[int] = set()
+
+    def read(self, request: Request, offset: int, length: int) -> None:
+        """Answer `request` with bytes of the store, which are all that it asks for."""
+        recycled = self._filesystem.recycled
+        self._under_way.add(request.unique)
+        self._put(partial(self._serve, request, offset, length, recycled))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request waits for the disk."""
+        return bool(self._under_way)
+
+    def note(self, nodeid: int, offset: int, size: int) -> None:
+        """Learn of a read, to bring in what comes behind it if the file is read in order."""
+        if size < _STREAM_BYTES:
+            return
+        expected, ahead = self._streams.get(nodeid, (0, 0))
+        end = offset + size
+        if offset != expected:
+            ahead = 0
+        elif end + _AHEAD_BYTES // 2 > ahead:
+            start = max(end, ahead)
+            ahead = end + _AHEAD_BYTES
+            runs = self._filesystem.store_runs(nodeid, start, ahead - start)
+            if runs:
+                self._put(partial(self._advise, runs))
+        if len(self._streams) >= _MOST_STREAMS:
+            self._streams.clear()
+        self._streams[nodeid] = (end, ahead)
+
+    def _put(self, job: _Job) -> None:
+        if not self._threads:
+            self._token = trio.lowlevel.current_trio_token()
+            for number in range(_THREADS):
+                thread = threading.Thread(target=self._run, name=f"mapfs-read-{number}")
+                self._threads.append(thread)
+                thread.start()
+        self._queue.put(job)
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(MAX_WRITE_BYTES))
+        while (job := self._queue.get()) is not None:
+            job(buffer)
+
+    def _serve(
+        self, request: Request, offset: int, length: int, recycled: int, buffer: memoryview
+    ) -> None:
+        try:
+            self._filesystem.store.backing.fetch(offset, buffer[:length])
+        except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
+            self._fail(request, error)
+            return
+        finally:
+            self._under_way.discard(request.unique)
+        # The file may have been cut meanwhile, and its pages may be another's by now.
+        if self._filesystem.recycled == recycled:
+            self._answer(request, buffer[:length])
+        else:
+            self._token.run_sync_soon(self._give_up, request)
+
+    def _advise(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
+        del buffer
+        with contextlib.suppress(OSError):  # whoever reads hears of it
+            for offset, length in runs:
+                self._filesystem.store.backing.advise(offset, length)
+
+    def close(self) -> None:
+        """Wait for what the threads are doing, and end them."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()

@@ -1,0 +1,45 @@
+"""A request of the kernel, and what can answer it."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple, TypeAlias
+
+from mapfs.filesystem.caller import Caller
+
+
+class Request(NamedTuple):
+    """A request without what is in its header for the loop alone.
+
+    `body` is a view of the buffer it was read into: use it before anything is awaited.
+    """
+
+    opcode: int
+    unique: int
+    nodeid: int
+    uid: int
+    gid: int
+    pid: int
+    body: memoryview
+
+    @property
+    def name(self) -> bytes:
+        """The file name that is all of the body. Raises `ValueError` if there is none."""
+        return string(self.body)
+
+    def kept(self) -> "Request":
+        """The request with a body of its own, for when something is awaited."""
+        return self._replace(body=memoryview(bytes(self.body)))
+
+    def caller(self, umask: int) -> Caller:
+        """Who asks."""
+        return Caller(self.uid, self.gid, umask)
+
+
+Content: TypeAlias = bytes | list[memoryview]
+Answer: TypeAlias = Content | Coroutine[Any, Any, Content] | None
+Handler: TypeAlias = Callable[[Request], Answer]
+
+
+def string(body: memoryview) -> bytes:
+    """The bytes up to the first NUL. Raises `ValueError` if there is none."""
+    text = bytes(body)
+    return text[: text.index(0)]

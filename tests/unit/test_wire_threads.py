@@ -1,0 +1,193 @@
+"""Requests that threads answer: cold reads, and fsyncs by the log."""
+
+import errno
+import threading
+from pathlib import Path
+from struct import pack
+
+import pytest
+
+from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse.wire.protocol import Opcode
+from mapfs.store.mapped_file import MappedFile
+from mapfs.store.mkfs import StoreOptions, create_store
+from mapfs.store.opening import open_store
+from mapfs.store.transaction import LogSync
+from tests.unit.support import PAGE, make
+from tests.unit.wire_kernel import Kernel, play
+
+FSYNC = bytes(16)
+
+
+def read(offset: int, size: int) -> bytes:
+    return pack("=QQIIQII", 0, offset, size, 0, 0, 0, 0)
+
+
+@pytest.fixture
+def cold(fs, monkeypatch):
+    """A file that is never in memory, and its content."""
+    content = b"".join(b"%08d" % number for number in range(PAGE))
+    number = make(fs, b"cold", content)
+    loader = type(fs._content).cold_loader
+
+    def cold_loader(self, inode, offset, size):
+        with monkeypatch.context() as patch:
+            patch.setattr(self, "_is_cached", lambda *_: False)
+            return loader(self, inode, offset, size)
+
+    monkeypatch.setattr(type(fs._content), "cold_loader", cold_loader)
+    return number, content
+
+
+def test_a_cold_read_gets_its_bytes(fs, cold):
+    number, content = cold
+
+    async def scenario(kernel: Kernel) -> None:
+        for offset, size in ((0, 4096), (5, 100), (3 * PAGE + 1, 1 << 20), (len(content), 1)):
+            assert (
+                await kernel.get(Opcode.READ, read(offset, size), number)
+                == (content[offset : offset + size])
+            )
+
+    play(fs, scenario)
+
+
+def test_a_cold_read_holds_up_nothing(fs, cold, monkeypatch):
+    number, content = cold
+    let_go = threading.Event()
+    fetch = MappedFile.fetch
+
+    def slow(self, offset, target):
+        assert let_go.wait(60)
+        fetch(self, offset, target)
+
+    monkeypatch.setattr(MappedFile, "fetch", slow)
+
+    async def scenario(kernel: Kernel) -> None:
+        waiting = [kernel.send(Opcode.READ, read(0, 100), number) for _ in range(20)]
+        await kernel.get(Opcode.GETATTR, bytes(16), number)
+        assert not kernel.replies.keys() & set(waiting)
+        let_go.set()
+        for unique in waiting:
+            assert await kernel.answer(unique) == (0, content[:100])
+
+    play(fs, scenario)
+
+
+def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monkeypatch):
+    number, content = cold
+    errors = [OSError(errno.EIO, "bad sector"), ValueError("a bug")]
+
+    def failing(self, offset, target):
+        raise errors.pop()
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(MappedFile, "fetch", failing)
+            assert (await kernel.ask(Opcode.READ, read(0, 10), number)).error == errno.EINVAL
+            assert (await kernel.ask(Opcode.READ, read(0, 10), number)).error == errno.EIO
+        assert await kernel.get(Opcode.READ, read(0, 10), number) == content[:10]
+
+    play(fs, scenario)
+
+
+def test_what_a_thread_fetched_is_dropped_if_the_pages_may_be_of_another_file(
+    fs, cold, monkeypatch
+):
+    """The file is cut and its pages are used again while a read of them waits for the disk."""
+    number, _ = cold
+    fetching, let_go = threading.Event(), threading.Event()
+    fetch = MappedFile.fetch
+
+    def slow(self, offset, target):
+        fetching.set()
+        assert let_go.wait(60)
+        fetch(self, offset, target)
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(MappedFile, "fetch", slow)
+            waiting = kernel.send(Opcode.READ, read(0, 4096), number)
+            await kernel.get(Opcode.STATFS)
+            assert fetching.wait(60)
+            fs.fallocate(number, 3, 0, 2 * PAGE)
+            fs.commit()
+            fs.write(make(fs, b"other"), 0, b"secret" * PAGE)
+            let_go.set()
+            assert await kernel.answer(waiting) == (0, bytes(4096))
+
+    play(fs, scenario)
+
+
+def test_what_comes_behind_a_file_read_in_order_is_brought_in(fs, monkeypatch):
+    number = make(fs, b"f", bytes(4 << 20))
+    advised = []
+    monkeypatch.setattr(MappedFile, "advise", lambda _, *run: advised.append(run))
+
+    async def scenario(kernel: Kernel) -> None:
+        for offset in range(0, 1 << 20, 1 << 18):
+            await kernel.get(Opcode.READ, read(offset, 1 << 18), number)
+        for offset in (0, 3 << 20, 0):
+            await kernel.get(Opcode.READ, read(offset, 4096), number)
+
+    play(fs, scenario)
+    assert sum(length for _, length in advised) == (4 << 20) - (1 << 18)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path):
+    """A filesystem with a log."""
+    create_store(tmp_path / "t.mapfs", StoreOptions(64 << 20, PAGE))
+    with_log = Filesystem(open_store(tmp_path / "t.mapfs"))
+    yield with_log
+    with_log.close()
+
+
+def test_fsyncs_that_come_together_share_the_work(bundle, monkeypatch):
+    number = make(bundle, b"f")
+    syncing, let_go, synced = threading.Event(), threading.Event(), []
+    write = LogSync.write
+
+    def slow(self):
+        syncing.set()
+        assert let_go.wait(60)
+        synced.append(1)
+        return write(self)
+
+    monkeypatch.setattr(LogSync, "write", slow)
+
+    async def scenario(kernel: Kernel) -> None:
+        waiting = []
+        for turn in range(16):
+            bundle.write(number, turn * PAGE, b"x" * PAGE)
+            waiting.append(kernel.send(Opcode.FSYNC, FSYNC, number))
+            await kernel.get(Opcode.STATFS)
+        assert syncing.wait(60)
+        let_go.set()
+        for unique in waiting:
+            assert await kernel.answer(unique) == (0, b"")
+
+    play(bundle, scenario)
+    assert len(synced) == 2
+    assert bundle.store.state.commits == 0
+
+
+@pytest.mark.parametrize("outcome", [False, OSError(errno.EIO, "disk"), RuntimeError("a bug")])
+def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, outcome):
+    number = make(bundle, b"f", b"data")
+
+    def write(_):
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(LogSync, "write", write)
+
+    async def scenario(kernel: Kernel) -> None:
+        if isinstance(outcome, Exception):
+            assert (await kernel.ask(Opcode.FSYNC, FSYNC, number)).error == errno.EIO
+        else:
+            await kernel.get(Opcode.FSYNC, FSYNC, number)
+            assert not bundle.is_dirty
+
+    play(bundle, scenario)
