@@ -12,7 +12,7 @@ class MapfsError(Exception):
     """The root of the tree. Raised itself for a failure that has no better name."""
 
     errno: ClassVar[int] = _errno.EIO
-    exit_code: ClassVar[int] = 1
+    exit_code: int = 1
 
 
 # Opening and creating stores: raised by `mapfs.store` before anything is served.
@@ -59,6 +59,20 @@ class UsageError(MapfsError):
 
 class MountError(MapfsError):
     """The kernel or fusermount3 refused the mount; the message says why."""
+
+
+class DaemonError(MountError):
+    """What another process said of why it cannot serve a mount, with the exit code it gave."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    @classmethod
+    def from_message(cls, message: bytes) -> "DaemonError":
+        """The error in a `CODE TEXT`; nothing was said by a process that was killed."""
+        code, _, text = message.decode(errors="replace").partition(" ")
+        return cls(text or "the daemon ended before the mount was ready", int(code or 1))
 
 
 # POSIX: raised by `mapfs.filesystem` for one call, never for the whole filesystem.

@@ -2,23 +2,22 @@
 
 import contextlib
 import logging
-import logging.handlers
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from mapfs.cli.logs import log_handler, log_to
 from mapfs.cli.parameters import SIZE
-from mapfs.errors import MapfsError, MountError, UsageError
+from mapfs.errors import DaemonError, MapfsError, UsageError
 
 if TYPE_CHECKING:
     from mapfs.fuse.options import MountOptions
 
 _READY: Final = b"ready"
-_LOG_FORMAT: Final = "%(asctime)s %(levelname)s %(message)s"
-_JOURNAL_FORMAT: Final = "mapfs[%(process)d]: %(levelname)s %(message)s"
 _MESSAGE_BYTES: Final = 4096
 
 
@@ -110,22 +109,32 @@ def mount_store(
     bytes, of one in memory.
     """
     from mapfs.fuse.device import check_mountpoint, default_flags
-    from mapfs.fuse.options import MountOptions
+    from mapfs.fuse.options import MountOptions, Transport
 
     options = MountOptions(flags=default_flags()).with_text(words)
     store, mountpoint = store and store.absolute(), mountpoint.absolute()
     check_mountpoint(mountpoint)
-    if foreground:
-        logging.basicConfig(level=logging.INFO, format=_LOG_FORMAT)
-        _serve(store, ephemeral, mountpoint, options, lambda: None)
-        return
-    inherited = _open_descriptors()
-    handler = _log_handler(log)
+    log = log and log.absolute()
 
-    def daemon(on_ready: Callable[[], None]) -> None:
+    def serve(detach: Callable[[], None], on_ready: Callable[[], None]) -> int:
+        if store is None or options.transport is Transport.PYFUSE3:
+            _serve(store, ephemeral, mountpoint, options, on_ready)
+            return 0
+        from mapfs.cli.resume import Supervision
+
+        supervision = Supervision(store, mountpoint, words, log, is_foreground=foreground)
+        return supervision.supervisor().run(detach, on_ready)
+
+    if foreground:
+        log_to(None)
+        sys.exit(serve(lambda: None, lambda: None))
+    inherited = _open_descriptors()
+    handler = log_handler(log)
+
+    def daemon(detach: Callable[[], None], on_ready: Callable[[], None]) -> int:
         _close_all(inherited)
-        logging.basicConfig(level=logging.INFO, handlers=[handler])
-        _serve(store, ephemeral, mountpoint, options, on_ready)
+        log_to(handler)
+        return serve(detach, on_ready)
 
     _in_background(daemon)
 
@@ -137,61 +146,69 @@ def _serve(
     options: "MountOptions",
     on_ready: Callable[[], None],
 ) -> None:
-    """Open the store, which must not cross a fork, and serve it."""
+    """Open the store, which must not cross a fork, and serve it without a supervisor.
+
+    One in memory belongs to the process that made it. And through pyfuse3 it is libfuse that
+    answers FUSE_INIT, which is of an age that cannot have requests sent again.
+    """
     from mapfs.filesystem.filesystem import Filesystem
     from mapfs.fuse.session import serve
+    from mapfs.fuse.worker import Job, open_filesystem
     from mapfs.store.mkfs import machine_page_size
-    from mapfs.store.opening import ephemeral_store, open_store
+    from mapfs.store.opening import ephemeral_store
 
     if store is None:
-        opened = ephemeral_store(
-            ephemeral or 0, machine_page_size(), address_space=options.address_space
+        filesystem = Filesystem(
+            ephemeral_store(
+                ephemeral or 0, machine_page_size(), address_space=options.address_space
+            ),
+            listing=options.listing,
+            access_times=options.access_times,
         )
     else:
-        opened = open_store(store, read_only=options.read_only, address_space=options.address_space)
-    filesystem = Filesystem(opened, listing=options.listing, access_times=options.access_times)
-    if opened.lost_data:
-        logging.getLogger(__name__).error(
-            "%s: its disk reported an I/O error: files written last may have lost data", store
-        )
+        filesystem = open_filesystem(Job(store, mountpoint, options))
     with contextlib.closing(filesystem):
         serve(filesystem, str(store or "mapfs-ephemeral"), mountpoint, options, on_ready)
 
 
-def _in_background(daemon: Callable[[Callable[[], None]], None]) -> None:
-    """Run `daemon` in a process of its own session; return when it calls back, or raise for it."""
+Daemon = Callable[[Callable[[], None], Callable[[], None]], int]
+
+
+def _in_background(daemon: Daemon) -> None:
+    """Run `daemon` in a process of its own session; return when it is ready, or raise for it.
+
+    It is given two functions: `detach` lets go of the caller, for each process that it starts, and
+    `on_ready` says that it is ready and lets go.
+    """
     reader, writer = os.pipe()
     if os.fork():
         os.close(writer)
         with os.fdopen(reader, "rb") as pipe:
             message = pipe.read(_MESSAGE_BYTES)
         if message != _READY:
-            code, _, text = message.decode(errors="replace").partition(" ")
-            _raise_for_daemon(code, text)
+            raise DaemonError.from_message(message)
         return
     os.close(reader)
     os.setsid()
     os._exit(_run_daemon(daemon, writer))
 
 
-def _raise_for_daemon(code: str, text: str) -> None:
-    failure = type("DaemonError", (MountError,), {"exit_code": int(code or 1)})
-    raise failure(text or "the daemon ended before the mount was ready")
-
-
-def _run_daemon(daemon: Callable[[Callable[[], None]], None], writer: int) -> int:
+def _run_daemon(daemon: Daemon, writer: int) -> int:
     """The daemon's exit code; what went wrong goes to the pipe until ready, then to the log."""
     ready = False
+
+    def detach() -> None:
+        _detach_from_terminal()
+        os.close(writer)
 
     def on_ready() -> None:
         nonlocal ready
         ready = True
-        _detach_from_terminal()
         os.write(writer, _READY)
-        os.close(writer)
+        detach()
 
     try:
-        daemon(on_ready)
+        return daemon(detach, on_ready)
     except BaseException as error:
         known = isinstance(error, MapfsError | OSError)
         exit_code = error.exit_code if isinstance(error, MapfsError) else 1
@@ -201,7 +218,6 @@ def _run_daemon(daemon: Callable[[Callable[[], None]], None], writer: int) -> in
             text = str(error) if known else f"{type(error).__name__}: {error}"
             os.write(writer, f"{exit_code} {text}".encode()[:_MESSAGE_BYTES])
         return exit_code
-    return 0
 
 
 def _open_descriptors() -> list[int]:
@@ -228,19 +244,3 @@ def _detach_from_terminal() -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-
-
-def _log_handler(path: Path | None) -> logging.Handler:
-    """Where the daemon logs: the file asked for, the journal, or a file in the user's state."""
-    handler: logging.Handler
-    if path is None and Path("/dev/log").exists():
-        handler = logging.handlers.SysLogHandler("/dev/log")
-        handler.setFormatter(logging.Formatter(_JOURNAL_FORMAT))
-        return handler
-    if path is None:
-        state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-        path = Path(state) / "mapfs" / "mapfs.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path.absolute())
-    handler.setFormatter(logging.Formatter(_LOG_FORMAT))
-    return handler

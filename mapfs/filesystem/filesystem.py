@@ -94,8 +94,12 @@ class Filesystem:
         *,
         listing: Listing = Listing.HIDDEN,
         access_times: AccessTimes = AccessTimes.ALL,
+        keep_orphans: bool = False,
     ) -> None:
-        """Replay what the store's log holds, and free what nobody owns."""
+        """Replay what the store's log holds, and free what nobody owns.
+
+        `keep_orphans` is for a mount that goes on: files without a name may be open there.
+        """
         self.store = store
         self.read_only = store.read_only
         self.is_failed = False
@@ -115,15 +119,16 @@ class Filesystem:
         if store.read_only:
             self._inodes.flush()
         else:
-            self._recover()
+            self._recover(keep_orphans=keep_orphans)
 
-    def _recover(self) -> None:
+    def _recover(self, *, keep_orphans: bool) -> None:
         """After opening: free what nobody owns, and make durable what was replayed.
 
         The log of this life must not be read as if it went on from the one before.
         """
         self.store.allocator.recover()
-        self._forget_orphans()
+        if not keep_orphans:
+            self._forget_orphans()
         if self.store.replayed.is_needed:
             self.commit()
         while self.must_commit:
@@ -499,6 +504,14 @@ class Filesystem:
             succeeded = True
         finally:
             self.end_commit(succeeded=succeeded)
+
+    def hand_over(self) -> None:
+        """Commit, and close the store for another process that goes on with the mount."""
+        try:
+            if self.is_dirty:
+                self.commit()
+        finally:
+            self.store.close()
 
     def close(self) -> None:
         """Free what has no name, commit, and close the store."""

@@ -65,6 +65,15 @@ class Bundle:
             raise
         return fd
 
+    @property
+    def holder(self) -> int | None:
+        """The process that has the store locked, if it can be known."""
+        fd = os.open(self.lock, _LOCK_FLAGS)
+        try:
+            return _holder_of(fd)
+        finally:
+            os.close(fd)
+
     def wait_for_lock(self) -> None:
         """Return when no writer holds the store."""
         fd = os.open(self.lock, _LOCK_FLAGS)
@@ -95,16 +104,23 @@ def lock_file(fd: int, name: Path, *, exclusive: bool) -> None:
     except OSError as error:
         if error.errno != errno.EWOULDBLOCK:
             raise StoreError(f"{name}: {error.strerror}") from error
-        raise StoreInUseError(f"{name} is in use by {_holder_of(fd)}") from error
+        raise StoreInUseError(f"{name} is in use by {_name_of(_holder_of(fd))}") from error
 
 
-def _holder_of(fd: int) -> str:
-    """Who holds an flock on the file, from proc_locks(5): `process 12 (mapfs)`."""
+def _holder_of(fd: int) -> int | None:
+    """Who holds an flock on the file (proc_locks(5))."""
     inode = os.fstat(fd).st_ino
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/locks").read_text().splitlines():
             fields = line.split()
             if "FLOCK" in fields and fields[-3].rsplit(":", 1)[-1] == str(inode):
-                pid = int(fields[-4])
-                return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
+                return int(fields[-4])
+    return None
+
+
+def _name_of(pid: int | None) -> str:
+    """A process as a message names it: `process 12 (mapfs)`."""
+    with suppress(OSError):
+        if pid is not None:
+            return f"process {pid} ({Path(f'/proc/{pid}/comm').read_text().strip()})"
     return "another process"

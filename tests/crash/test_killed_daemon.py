@@ -7,7 +7,6 @@ without it each write(2) that returned must be there.
 
 import contextlib
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -27,12 +26,6 @@ pytestmark = pytest.mark.mount
 
 _REPOSITORY = Path(__file__).parents[2]
 _WORKERS = 3
-
-
-def kill_daemon(volume: Volume) -> None:
-    """End the daemon as the kernel would when memory is short."""
-    os.kill(volume.daemon, signal.SIGKILL)
-    volume.wait_for_end()
 
 
 def take_away(volume: Volume, *, with_umount: bool = False) -> None:
@@ -99,11 +92,11 @@ def kill_under_load(volume: Volume, notes: Path, random: Random) -> int:
         await_lines(paths, 20)
         time.sleep(random.random() * 0.6)
         assert_working()
-        kill_daemon(volume)
+        volume.kill_daemon()
     take_away(volume, with_umount=random.random() < 0.5)
     if random.random() < 0.5:  # and again before anything was committed
         volume.mount(*commit)
-        kill_daemon(volume)
+        volume.kill_daemon()
         take_away(volume)
     volume.mount("--cache", "writethrough", "--commit", "3600")
     answered = 0
@@ -153,7 +146,7 @@ def test_a_database_keeps_every_transaction_that_was_committed(
     database, notes = volume.mnt / "db", tmp_path / "rows"
     with workers([[sys.executable, "-c", _SQLITE, database, notes, journal]]):
         await_lines([notes], 25)
-        kill_daemon(volume)
+        volume.kill_daemon()
     take_away(volume)
     volume.mount()
     with sqlite3.connect(database) as connection:
@@ -195,7 +188,7 @@ def test_a_repository_keeps_every_commit(volume: Volume, tmp_path: Path) -> None
     repository, notes = volume.mnt / "repository", tmp_path / "commits"
     with workers([[sys.executable, "-c", _GIT, repository, notes]]):
         await_lines([notes], 8)
-        kill_daemon(volume)
+        volume.kill_daemon()
     take_away(volume)
     volume.mount()
     (repository / ".git" / "index.lock").unlink(missing_ok=True)
@@ -217,7 +210,7 @@ def _changed_mount(volume: Volume, change: Callable[[Path], None]) -> None:
     os.close(fd)
     (volume.mnt / "answered").write_bytes(b"a" * 5000)
     (volume.mnt / "synced").rename(volume.mnt / "renamed")
-    kill_daemon(volume)
+    volume.kill_daemon()
     take_away(volume)
     change(volume.store)
     volume.mount()
@@ -227,7 +220,7 @@ def test_killed_right_after_each_remount(volume: Volume) -> None:
     def kill_again(_: Path) -> None:
         for _attempt in range(2):
             volume.mount()
-            kill_daemon(volume)
+            volume.kill_daemon()
             take_away(volume)
 
     _changed_mount(volume, kill_again)
@@ -255,7 +248,7 @@ def test_a_full_log_forces_commits_and_fails_nothing(volume: Volume) -> None:
         file.touch()
     for turn in range(500):  # 30 MB of records
         os.setxattr(files[turn % 8], "user.large", os.fsencode(f"{turn:06}") * 10_000)
-    kill_daemon(volume)
+    volume.kill_daemon()
     take_away(volume)
     volume.mount()
     for turn in range(492, 500):

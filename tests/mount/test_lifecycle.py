@@ -113,11 +113,14 @@ def test_umount8_commits_everything(volume: Volume) -> None:
     check()
 
 
+@pytest.mark.parametrize("receiver", ["supervisor", "daemon"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_signal_commits_and_unmounts(volume: Volume, number: signal.Signals) -> None:
+def test_a_signal_commits_and_unmounts(
+    volume: Volume, number: signal.Signals, receiver: str
+) -> None:
     mnt = volume.mount("--commit", "3600")
     check = fill(mnt)
-    os.kill(volume.daemon, number)
+    os.kill(getattr(volume, receiver), number)
     volume.wait_for_end()
     assert not volume.mounted
     assert os.listdir(mnt) == []
@@ -268,8 +271,7 @@ def test_what_the_daemon_answered_survives_its_death(volume: Volume) -> None:
 
 def test_a_dead_mount_is_named_and_can_be_unmounted(volume: Volume) -> None:
     mnt = volume.mount()
-    os.kill(volume.daemon, signal.SIGKILL)
-    volume.wait_for_end()
+    volume.kill_daemon()
     message = refusal(mapfs("mount", volume.store, mnt, status=1))
     assert "a mount without a daemon is there" in message
     mapfs("umount", mnt)

@@ -97,18 +97,35 @@ class Volume:
     @property
     def daemons(self) -> set[int]:
         """The processes that serve the mount, or served it and have not ended yet."""
-        return _processes_with_argument(self.mnt) | _lock_holders(self.store / "lock")
+        return _processes_with_argument(self.mnt) | self.lock_holders
 
     @property
     def daemon(self) -> int:
-        """The process that serves the mount."""
-        (pid,) = self.daemons
+        """The process that serves the mount: its worker, if it has a supervisor."""
+        (pid,) = self.lock_holders or self.daemons
         return pid
+
+    @property
+    def lock_holders(self) -> set[int]:
+        """The processes that have the store open."""
+        return _lock_holders(self.store / "lock")
+
+    @property
+    def supervisor(self) -> int:
+        """The process that keeps the mount when its worker dies."""
+        (pid,) = self.daemons - {self.daemon}
+        return pid
+
+    def kill_daemon(self) -> None:
+        """Let all that serves the mount end as by the OOM killer; the mount is left, and dead."""
+        daemon = self.daemon
+        for pid in [*(self.daemons - {daemon}), daemon]:
+            os.kill(pid, signal.SIGKILL)
+        self.wait_for_end()
 
     def kill(self) -> None:
         """Let the daemon end as by the OOM killer, and take the dead mount away."""
-        os.kill(self.daemon, signal.SIGKILL)
-        self.wait_for_end()
+        self.kill_daemon()
         mapfs("umount", self.mnt)
 
     def wait_for_end(self) -> None:
@@ -170,7 +187,7 @@ def _has_argument(process: Path, path: bytes) -> bool:
     return path in words and any(os.path.basename(word) in _COMMANDS for word in words)
 
 
-_COMMANDS = (b"mapfs", b"mount.fuse.mapfs")
+_COMMANDS = (b"mapfs", b"mount.fuse.mapfs", b"mapfs.cli.resume", b"dying_daemon.py")
 
 
 def _lock_holders(lock: Path) -> set[int]:

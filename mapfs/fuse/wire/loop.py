@@ -32,7 +32,8 @@ from mapfs.fuse.wire.protocol import (
     Opcode,
 )
 from mapfs.fuse.wire.reading import ReadThreads
-from mapfs.fuse.wire.request import Content, Request
+from mapfs.fuse.wire.request import Answer, Content, Request
+from mapfs.fuse.wire.resent import ONCE, answers_of_executed, is_resent, request_id
 from mapfs.fuse.wire.syncing import SyncThread
 
 _log = logging.getLogger(__name__)
@@ -69,6 +70,9 @@ _CHANGES: Final = _NAME_CHANGES | {
     Opcode.WRITE,
 }
 
+# From queues of their own: they come between any others.
+_UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
+
 
 class WireTransport:
     """Serves one filesystem on one FUSE connection. Belongs to the filesystem's thread."""
@@ -80,8 +84,13 @@ class WireTransport:
         options: MountOptions,
         fd: int,
         flags: Init,
+        *,
+        is_taken_over: bool = False,
     ) -> None:
-        """`fd` is a connection on which FUSE_INIT was answered, agreeing on `flags`."""
+        """`fd` is a connection on which FUSE_INIT was answered, agreeing on `flags`.
+
+        `is_taken_over` says that another process served it and may have left requests unanswered.
+        """
         self._filesystem = filesystem
         self._committer = committer
         self._fd = fd
@@ -93,11 +102,15 @@ class WireTransport:
         threads = Threads(self._notifications, self._reads, self._syncs)
         self._handlers = Handlers(filesystem, committer, threads, options, flags)
         self._table = self._handlers.table()
+        self._is_taken_over = is_taken_over
+        self.is_handed_over = False
+        self._executed = answers_of_executed(self._handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._looks = _MOST_LOOKS
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._stop = trio.CancelScope()
+        self._reading = trio.CancelScope()
 
     async def run(self) -> None:
         """Serve until the filesystem is unmounted or `stop` is called.
@@ -109,7 +122,10 @@ class WireTransport:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 try:
-                    await self._serve()
+                    if self._is_taken_over:
+                        self._serve_resent()
+                    with self._reading:
+                        await self._serve()
                 finally:
                     self._syncs.close()
                     self._reads.close()
@@ -117,6 +133,39 @@ class WireTransport:
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
         self._stop.cancel()
+
+    def hand_over(self) -> None:
+        """Let `run` return when what it has read is answered; another process reads the rest."""
+        self.is_handed_over = True
+        self._reading.cancel()
+
+    def _serve_resent(self) -> None:
+        """Have everything sent again that another process left unanswered, and serve that.
+
+        It comes before what is new (`fuse_resend` in fs/fuse/dev.c).
+        """
+        self._notifications.resend()
+        executed = self._filesystem.store.replayed.requests
+        is_new = False
+        while not is_new:
+            try:
+                size = os.readv(self._fd, (self._buffer,))
+            except OSError:
+                break  # there is none, or the next read tells
+            _, opcode, unique, *_ = IN_HEADER.unpack_from(self._buffer)
+            is_new = not is_resent(unique) and opcode not in _UNANSWERED
+            if opcode in self._executed and request_id(unique) in executed:
+                self._answer_executed(self._request(size))
+            else:
+                self._serve_one(size)
+        # Whatever else the log names was answered.
+        self._filesystem.unanswered.difference_update(executed)
+
+    def _answer_executed(self, request: Request) -> None:
+        try:
+            self._answer(request.unique, self._executed[request.opcode](request))
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._refuse(request.unique, _errno_of(request, error))
 
     async def _serve(self) -> None:
         """Serve requests until the connection ends."""
@@ -165,10 +214,14 @@ class WireTransport:
         is_short = time.perf_counter() - start < _SHORT_SLEEP_SECONDS
         self._looks = _MOST_LOOKS if is_short else 0
 
-    def _serve_one(self, size: int) -> None:
+    def _request(self, size: int) -> Request:
+        """The request of `size` bytes in the buffer."""
         _, opcode, unique, nodeid, uid, gid, pid = IN_HEADER.unpack_from(self._buffer)
-        request = Request(opcode, unique, nodeid, uid, gid, pid, self._view[IN_HEADER.size : size])
-        if opcode not in self._table:
+        return Request(opcode, unique, nodeid, uid, gid, pid, self._view[IN_HEADER.size : size])
+
+    def _serve_one(self, size: int) -> None:
+        request = self._request(size)
+        if request.opcode not in self._table:
             self._without_handler(request)
             return
         try:
@@ -179,15 +232,27 @@ class WireTransport:
     def _handle(self, request: Request) -> None:
         """Answer a request now, or have it answered when what it waits for is done."""
         opcode = request.opcode
-        answer = self._table[opcode](request)
+        answer = self._execute(request)
         if answer is None:
             return  # a thread answers
         if opcode in _CHANGES and self._must_wait(opcode):
+            self._filesystem.unanswered.add(request_id(request.unique))
             self._nursery.start_soon(self._answer_when_safe, request, answer)
         elif isinstance(answer, Coroutine):
             self._nursery.start_soon(self._answer_later, request.kept(), answer)
         else:
             self._answer(request.unique, answer)
+
+    def _execute(self, request: Request) -> Answer:
+        """Call the handler; the log notes what must not be executed twice."""
+        handler = self._table[request.opcode]
+        if request.opcode not in ONCE:
+            return handler(request)
+        self._filesystem.request = request_id(request.unique)
+        try:
+            return handler(request)
+        finally:
+            self._filesystem.request = 0
 
     def _without_handler(self, request: Request) -> None:
         if request.opcode == Opcode.FORGET:
@@ -227,6 +292,8 @@ class WireTransport:
             self._answer(request.unique, content)
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
             self._refuse(request.unique, _errno_of(request, error))
+        finally:
+            self._filesystem.unanswered.discard(request_id(request.unique))
 
     async def _answer_later(
         self, request: Request, answer: Coroutine[object, object, Content]

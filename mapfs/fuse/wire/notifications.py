@@ -1,5 +1,6 @@
 """Messages that the daemon sends by itself, and that nobody answers."""
 
+import contextlib
 import errno
 import os
 
@@ -23,6 +24,11 @@ class Notifications:
         `OSError` if one fails (`invalidate_inode_pages2_range` in mm/truncate.c).
         """
         self._invalidate(nodeid, offset, length)
+
+    def resend(self) -> None:
+        """Have every request that was read and not answered sent again, to whoever reads next."""
+        with contextlib.suppress(OSError):  # the connection ended: the next read tells
+            os.write(self._fd, OUT_HEADER.pack(OUT_HEADER.size, Notify.RESEND, 0))
 
     def _invalidate(self, nodeid: int, offset: int, length: int) -> bool:
         body = NOTIFY_INVAL_INODE_OUT.pack(nodeid, offset, length)

@@ -113,8 +113,12 @@ class SyncThread:
             return False
 
     def close(self) -> None:
-        """Wait for what the thread is doing, and end it."""
-        if self._thread is not None:
-            self._queue.put(_END)
-            self._thread.join()
-            self.collect()
+        """Wait for what the thread is doing, and end it; what waits for its turn is given up."""
+        if self._thread is None:
+            return
+        self._queue.put(_END)
+        self._thread.join()
+        waiting, self._waiting = self._waiting, []
+        self.collect()
+        for request in waiting:
+            self._give_up(request)
