@@ -6,7 +6,7 @@ an earlier use of the same place carries another generation.
 
 import enum
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from xxhash import xxh3_64_intdigest
@@ -31,7 +31,8 @@ SYNCED_OFFSET: Final = 60
 # body length, number of changes, generation, request
 _FRAME: Final = struct.Struct("<IIQQ")
 _CHECKSUM: Final = struct.Struct("<Q")
-_REQUEST: Final = struct.Struct("<Q")
+# id, generation
+_REQUEST: Final = struct.Struct("<QQ")
 FRAME_HEADER_BYTES: Final = _FRAME.size + _CHECKSUM.size
 # kind, key length, value length
 _CHANGE: Final = struct.Struct("<BHI")
@@ -112,20 +113,30 @@ def requests_offset(half_bytes: int) -> int:
     return half_bytes - half_bytes // _REQUESTS_SHARE
 
 
-def pack_requests(requests: Iterable[int], half_bytes: int) -> bytes:
-    """The frame that names requests: the latest, as many as fit."""
+def pack_requests(requests: Mapping[int, int], half_bytes: int) -> bytes:
+    """The frame that names requests, each with its generation: the latest, as many as fit."""
     space = half_bytes - requests_offset(half_bytes)
     most = (space - FRAME_HEADER_BYTES - _CHANGE.size) // _REQUEST.size
-    ids = b"".join(map(_REQUEST.pack, sorted(requests, reverse=True)[:most]))
-    return pack_frame([(Kind.EXECUTED, b"", ids)], generation=0)
+    latest = sorted(requests.items(), reverse=True)[:most]
+    return pack_frame([(Kind.EXECUTED, b"", pack_executed(latest))], generation=0)
 
 
-def unpack_requests(half: bytes | memoryview, generation: int) -> set[int]:
+def pack_executed(requests: Iterable[tuple[int, int]]) -> bytes:
+    """The value of EXECUTED: ids and generations."""
+    return b"".join(_REQUEST.pack(*each) for each in requests)
+
+
+def unpack_executed(value: bytes, durable: int) -> set[int]:
+    """The ids whose generation is at most `durable`: what others had changed is lost."""
+    whole = value[: len(value) // _REQUEST.size * _REQUEST.size]
+    return {number for number, generation in _REQUEST.iter_unpack(whole) if generation <= durable}
+
+
+def unpack_requests(half: bytes | memoryview, generation: int, durable: int) -> set[int]:
     """The requests that a half's frames of `generation`, and the one at its end, name."""
     found = {request for request, _, _ in _whole_frames(half, HALF_HEADER_BYTES, generation)}
     for _, _, body in _whole_frames(half, requests_offset(len(half)), 0):
-        ids = body[_CHANGE.size :]
-        found.update(request for (request,) in _REQUEST.iter_unpack(ids[: len(ids) // 8 * 8]))
+        found |= unpack_executed(body[_CHANGE.size :], durable)
     return found - {0}
 
 

@@ -11,7 +11,7 @@ Belongs to the filesystem's thread, except where a method says otherwise.
 import errno
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -63,7 +63,7 @@ class IntentLog:
         self._boot_id = _boot_id()
         self._generation = 0
         self._start = self._offset = self._end = 0
-        self._kept: set[int] | None = None
+        self._kept: dict[int, int] | None = None
         self._is_trusted = True
 
     @property
@@ -152,9 +152,10 @@ class IntentLog:
         self._view[self._offset : behind] = frame
         self._offset = behind
 
-    def keep_requests(self, requests: set[int]) -> None:
+    def keep_requests(self, requests: Mapping[int, int]) -> None:
         """Have `requests` still named when the frames that name them are overwritten.
 
+        Each has the generation that it changed: it counts only if that is durable.
         Written twice, so that one is whole whenever the process is killed.
         """
         if requests == self._kept:
@@ -163,23 +164,26 @@ class IntentLog:
         for start in (0, HALF_BYTES):
             at = start + requests_offset(HALF_BYTES)
             self._view[at : at + len(frame)] = frame
-        self._kept = set(requests)
+        self._kept = dict(requests)
 
     def forget_requests(self) -> None:
         """Name no request any more, once everything but the generation begun is durable."""
-        self.keep_requests(set())
+        self.keep_requests({})
         for start in (0, HALF_BYTES):
             if not start < self._offset < start + HALF_BYTES:
                 self._view[start : start + HALF_HEADER_BYTES] = bytes(HALF_HEADER_BYTES)
 
-    def requests(self) -> set[int]:
-        """The requests that frames name, durable or not, and those of `keep_requests`."""
+    def requests(self, durable: int) -> set[int]:
+        """The requests that frames name, durable or not, and those of `keep_requests`.
+
+        `durable` is the generation up to which all is committed.
+        """
         found: set[int] = set()
         for start in (0, HALF_BYTES):
             half = self._half(start)
             if half is not None and half.boot_id == self._boot_id:
                 frames = self._view[start : start + HALF_BYTES]
-                found |= unpack_requests(frames, half.generation)
+                found |= unpack_requests(frames, half.generation, durable)
         return found
 
     def replay(self, durable: int) -> Iterator[tuple[int, list[Change]]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from mapfs.errors import DamagedStoreError
 from mapfs.format.extent import Extent
-from mapfs.format.frames import Change, Kind, is_table
+from mapfs.format.frames import Change, Kind, is_table, unpack_executed
 from mapfs.format.records import FIXED_BYTES, Counted, State, Table, id_of, unpack_extent
 from mapfs.store.transaction import Transaction
 
@@ -41,6 +41,8 @@ class Replay:
             self.counted[id_of(key)] = Counted.unpack(value)
         elif kind == Kind.RUN:
             self.runs[id_of(key)] = unpack_extent(value)
+        elif kind == Kind.EXECUTED:
+            self.requests |= unpack_executed(value, 0)
         elif kind == Kind.FIXED:
             self._put_fixed(key, value)
         else:

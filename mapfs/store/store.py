@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mapfs.errors import DamagedStoreError
-from mapfs.format.frames import Kind
+from mapfs.format.frames import Kind, pack_executed
 from mapfs.format.records import (
     FIRST_ID,
     MAX_U64,
@@ -82,6 +82,8 @@ class Store:
         self.replayed = self._replay()
         # Requests of the kernel that are executed and not answered: the log names them as long.
         self.unanswered = set(self.replayed.requests)
+        # The generation that each of them changed, as the log has it; 0 counts in any case.
+        self._named = dict.fromkeys(self.unanswered, 0)
         self._logged_state = b""
         check_state(superblock, self.state, pages)
         backing.lost = self._noted_lost = MachinePages(read_lost(superblock, catalog, self.state))
@@ -92,6 +94,7 @@ class Store:
             self._keep_log(log)
 
     def _keep_log(self, log: IntentLog) -> None:
+        log.keep_requests(self._named)
         self._begin_log(log)
         self.transaction.keep_log()
         # At once, and not when the commit ends: the daemon may be killed before.
@@ -114,7 +117,7 @@ class Store:
                 replay.apply(changes)
                 self.state = replay.state or self.state
                 self.state.commits = generation
-            replay.requests = self.log.requests()
+            replay.requests |= self.log.requests(self._durable)
         return replay
 
     def reopen_log(self) -> None:
@@ -126,9 +129,18 @@ class Store:
             self._begin_log(self.log)
             self.transaction.note_all()
             self.allocator.move_all()
+            # In the frame that has what they changed: they count as it does.
+            unnamed = self.unanswered - self._named.keys()
+            if unnamed:
+                executed = pack_executed((number, 0) for number in unnamed)
+                self.transaction.note(Kind.EXECUTED, b"", executed)
+
+    def _name_requests(self, log: IntentLog, generation: int) -> None:
+        """Before a commit of `generation`: the frames that name requests may be overwritten."""
+        self._named = {each: self._named.get(each, generation) for each in self.unanswered}
+        log.keep_requests(self._named)
 
     def _begin_log(self, log: IntentLog) -> None:
-        log.keep_requests(self.unanswered)
         log.begin(self.state.commits + 1, self._durable)
         self._logged_state = b""
 
@@ -151,6 +163,7 @@ class Store:
     def forget_requests(self) -> None:
         """Name no request any more. Nothing that was replayed may wait for its commit."""
         self.unanswered.clear()
+        self._named.clear()
         self.replayed.requests.clear()
         if self.log is not None and not self.read_only:
             self.log.forget_requests()
@@ -220,7 +233,7 @@ class Store:
         # not be logged before that is durable. After a commit that failed the log goes on where it
         # is: the other half is still needed, and replaying what is durable changes nothing.
         if self.log is not None:
-            self.log.keep_requests(self.unanswered)
+            self._name_requests(self.log, self.state.commits)
             if not self.log.is_closed and not self._is_retrying:
                 self._begin_log(self.log)
         self._committing = self.state.commits

@@ -175,7 +175,7 @@ MUTATIONS = (
     Mutation(
         "requests that wait for a commit are forgotten by it",
         "store/store.py",
-        "            self.log.keep_requests(self.unanswered)\n            if not",
+        "            self._name_requests(self.log, self.state.commits)\n            if not",
         "            if not",
     ),
     Mutation(

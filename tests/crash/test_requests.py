@@ -72,8 +72,14 @@ def test_what_waits_for_a_commit_is_known_whatever_is_committed(
     fs.close()
 
 
+@pytest.mark.parametrize(
+    ("is_durable", "is_logged_again"), [(False, False), (True, False), (True, True)]
+)
 def test_what_did_not_fit_the_log_is_known_once_it_is_committed(
-    bundle: Path, monkeypatch: pytest.MonkeyPatch
+    bundle: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_durable: bool,  # noqa: FBT001
+    is_logged_again: bool,  # noqa: FBT001
 ) -> None:
     monkeypatch.setattr("mapfs.store.log.HALF_BYTES", 8192)
     monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 16384)
@@ -84,10 +90,32 @@ def test_what_did_not_fit_the_log_is_known_once_it_is_committed(
         request(fs, number, create(fs, b"%d" % number))
     fs.unanswered.add(number)
     commit = fs.begin_commit()
+    if is_durable:
+        commit.write()
+    if is_logged_again:
+        fs.end_commit(succeeded=True)
+    fs = killed(fs, bundle)
+    assert (number in fs.store.replayed.requests) is is_durable
+    assert (b"%d" % number in names(fs)) is is_durable
+    fs.close()
+
+
+def test_what_is_done_while_the_log_is_full_is_known_when_it_goes_on(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapfs.store.log.HALF_BYTES", 8192)
+    monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 16384)
+    fs = open_fs(bundle)
+    while not fs.must_commit:
+        create(fs, b"%d" % fs.store.state.next_id)()
+    commit = fs.begin_commit()
+    request(fs, 10, create(fs, b"meanwhile"))
+    fs.unanswered.add(10)
     commit.write()
-    fs = killed(fs, bundle)  # before the log goes on
-    assert number in fs.store.replayed.requests
-    assert b"%d" % number in names(fs)
+    fs.end_commit(succeeded=True)
+    fs = killed(fs, bundle)
+    assert 10 in fs.store.replayed.requests
+    assert b"meanwhile" in names(fs)
     fs.close()
 
 

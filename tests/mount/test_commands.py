@@ -109,7 +109,7 @@ def test_df_prints_parts_that_add_up(volume: Volume) -> None:
 
 def _listed_by_df() -> list[str]:
     """Other tests may have dead mounts, which are named and passed over."""
-    command = [MAPFS, "df", "--json"]
+    command = [str(MAPFS), "df", "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     return [each["path"] for each in json.loads(done.stdout or "[]")]
 

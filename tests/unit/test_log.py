@@ -172,32 +172,33 @@ def test_a_full_log_is_closed_and_keeps_what_it_has(log: IntentLog) -> None:
 
 
 def test_requests_are_named_by_their_frames_and_beyond(log: IntentLog) -> None:
-    assert log.requests() == set()
+    assert log.requests(3) == set()
     log.begin(1, 0)
     log.append(change(b"a"), 11)
     log.append([], 12)
     log.begin(2, 0)
     log.append(change(b"b"))
-    assert log.requests() == {11, 12}
-    log.keep_requests({12})
+    assert log.requests(3) == {11, 12}
+    log.keep_requests({12: 1})
     log.begin(3, 1)
     log.append(change(b"c"), 13)
-    assert log.requests() == {12, 13}
-    log.keep_requests({12, 13})
+    assert log.requests(3) == {12, 13}
+    log.keep_requests({14: 4})
     log.begin(4, 3)
-    assert log.requests() == {12, 13}
+    assert log.requests(3) == {13}
+    assert log.requests(4) == {13, 14}
     log.forget_requests()
-    assert log.requests() == set()
+    assert log.requests(3) == set()
     log.append(change(b"d"))
     assert replayed(log, 3) == [(4, b"d")]
 
 
 def test_of_many_requests_the_latest_are_kept(log: IntentLog) -> None:
     log.begin(1, 0)
-    log.keep_requests(set(range(1, 1000)))
-    assert log.requests() == {997, 998, 999}
-    log.keep_requests({7})
-    assert log.requests() == {7}
+    log.keep_requests(dict.fromkeys(range(1, 1000), 0))
+    assert log.requests(3) == {999}
+    log.keep_requests({7: 0})
+    assert log.requests(3) == {7}
 
 
 def test_the_log_has_blocks(log: IntentLog, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ to do at a time. A file that is read in order has the pages to come brought in a
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -49,6 +50,7 @@ class ReadThreads:
         # For each file that is read in order: the byte expected next, and where readahead ends.
         self._streams: dict[int, tuple[int, int]] = {}
         self._under_way: set[int] = set()
+        self._stale: deque[Request] = deque()
 
     def read(self, request: Request, offset: int, length: int) -> None:
         """Answer `request` with bytes of the store, which are all that it asks for."""
@@ -107,7 +109,12 @@ class ReadThreads:
         if self._filesystem.recycled == recycled:
             self._answer(request, buffer[:length])
         else:
-            self._token.run_sync_soon(self._give_up, request)
+            self._stale.append(request)
+            self._token.run_sync_soon(self._collect)
+
+    def _collect(self) -> None:
+        while self._stale:
+            self._give_up(self._stale.popleft())
 
     def _advise(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
         del buffer
@@ -121,3 +128,4 @@ class ReadThreads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
+        self._collect()
