@@ -6,25 +6,21 @@ names and attribute names are bytes, times are nanoseconds. One thread owns it; 
 errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
 """
 
-import errno
-import functools
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
 
 from mapfs.errors import (
     InvalidArgumentError,
-    MapfsError,
     NotADirectoryFileError,
     NotSupportedError,
-    ReadOnlyError,
 )
 from mapfs.filesystem import acl
 from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.content import ColdLoader, Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
+from mapfs.filesystem.durability import Durability, logged
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
@@ -32,20 +28,15 @@ from mapfs.filesystem.namespace import Namespace
 from mapfs.filesystem.xattr import XattrTable
 from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
 from mapfs.store.backing import Data
-from mapfs.store.store import Condition, Store
+from mapfs.store.store import Store
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
 )
-from mapfs.store.transaction import Commit, LogSync
 
 __all__ = ["AccessTimes", "Caller", "Changes", "Filesystem", "Listing", "Statistics"]
 
-# Bounds the memory that a generation of changes takes, and the time that its commit does.
-_MOST_CHANGES: Final = 50_000
-# When the host is full: each may touch a page of the catalog, and the reserve is at least 1 MiB.
-_MOST_CHANGES_IF_TIGHT: Final = 200
 # Directory cookies of the two entries that every listing starts with.
 _DOT, _DOT_DOT = 1, 2
 
@@ -61,31 +52,7 @@ class Statistics:
     free_inodes: int
 
 
-_Method = TypeVar("_Method", bound=Callable[..., Any])
-
-
-def _logged(method: _Method) -> _Method:
-    """Log what a method changed, also if it raises: part of its work may be done.
-
-    It raises `ReadOnlyError` once nothing can be committed any more.
-    """
-
-    @functools.wraps(method)
-    def call(self: "Filesystem", *arguments: Any, **options: Any) -> Any:  # noqa: ANN401 (any method)
-        if self.is_failed:
-            raise ReadOnlyError("the catalog can no longer be written")
-        try:
-            answer = method(self, *arguments, **options)
-        except BaseException:
-            self.log_operation()
-            raise
-        self.log_operation(self.request)
-        return answer
-
-    return cast(_Method, call)
-
-
-class Filesystem:
+class Filesystem(Durability):
     """One mounted or opened filesystem. Takes over the store and closes it."""
 
     def __init__(
@@ -102,9 +69,6 @@ class Filesystem:
         """
         self.store = store
         self.read_only = store.read_only
-        self.is_failed = False
-        # The kernel's id of the request that is executed now, for the log; 0 if there is none.
-        self.request = 0
         self._listing = listing
         self._extents = ExtentMap(store.transaction, store.allocator.holds)
         self._inodes = InodeTable(store, self._extents)
@@ -156,7 +120,7 @@ class Filesystem:
             inode = self._names.lookup(inode, name)
         return inode
 
-    @_logged
+    @logged
     def setattr(self, number: int, changes: Changes) -> Inode:
         """chmod, chown, truncate and utimens in one, as the kernel asks for them."""
         return self._metadata.change(self._inodes.get(number), changes)
@@ -170,13 +134,13 @@ class Filesystem:
         if not self.is_failed:
             self._forget(number)
 
-    @_logged
+    @logged
     def _forget(self, number: int) -> None:
         self._names.forget(number)
 
     # Names
 
-    @_logged
+    @logged
     def create(
         self, parent: int, name: bytes, mode: int, caller: Caller, *, rdev: int = 0
     ) -> Inode:
@@ -187,27 +151,27 @@ class Filesystem:
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
         return self._names.create(self._place(parent, name), mode, caller, rdev=rdev)
 
-    @_logged
+    @logged
     def create_unnamed(self, parent: int, mode: int, caller: Caller) -> Inode:
         """O_TMPFILE: a regular file without a name."""
         self.store.require_room()
         return self._names.create_unnamed(self._directory(parent), mode, caller)
 
-    @_logged
+    @logged
     def mkdir(self, parent: int, name: bytes, mode: int, caller: Caller) -> Inode:
         """A new directory."""
         self.store.require_room()
         mode = stat.S_IFDIR | stat.S_IMODE(mode)
         return self._names.create(self._place(parent, name), mode, caller)
 
-    @_logged
+    @logged
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
         """A new symbolic link to `target`."""
         self.store.require_room()
         mode = stat.S_IFLNK | 0o777
         return self._names.create(self._place(parent, name), mode, caller, target=target)
 
-    @_logged
+    @logged
     def link(self, number: int, parent: int, name: bytes) -> Inode:
         """A further name for an inode."""
         self.store.require_room()
@@ -215,17 +179,17 @@ class Filesystem:
         self._names.link(inode, self._place(parent, name))
         return inode
 
-    @_logged
+    @logged
     def unlink(self, parent: int, name: bytes) -> None:
         """Remove a name of anything but a directory; `forget` frees the inode."""
         self._names.unlink(self._place(parent, name))
 
-    @_logged
+    @logged
     def rmdir(self, parent: int, name: bytes) -> None:
         """Remove an empty directory."""
         self._names.rmdir(self._place(parent, name))
 
-    @_logged
+    @logged
     def rename(
         self, parent: int, name: bytes, new_parent: int, new_name: bytes, flags: int = 0
     ) -> None:
@@ -297,13 +261,13 @@ class Filesystem:
         """How often pages of files became free to be used again. May be read in any thread."""
         return self.store.allocator.releases
 
-    @_logged
+    @logged
     def write(self, number: int, offset: int, data: Data, *, stamp: bool = True) -> int:
         """Write all of `data`; returns its length. `stamp` False leaves the times as they are."""
         inode = require_file(self._inodes.get(number))
         return self._content.write(inode, offset, data, stamp=stamp)
 
-    @_logged
+    @logged
     def fallocate(self, number: int, mode: int, offset: int, length: int) -> None:
         """fallocate(2): allocate, KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE."""
         inode = require_file(self._inodes.get(number))
@@ -321,7 +285,7 @@ class Filesystem:
         """lseek(2) with SEEK_DATA or SEEK_HOLE."""
         return self._content.seek(require_file(self._inodes.get(number)), offset, whence)
 
-    @_logged
+    @logged
     def copy_range(self, number: int, offset: int, target: int, to: int, length: int) -> int:
         """copy_file_range(2); returns the bytes copied."""
         source = require_file(self._inodes.get(number))
@@ -338,7 +302,7 @@ class Filesystem:
             return self._attributes.get(inode, name)
         return self._xattrs.get(inode, name)
 
-    @_logged
+    @logged
     def setxattr(
         self, number: int, name: bytes, value: bytes, flags: int = 0, *, keep_setgid: bool = True
     ) -> None:
@@ -354,7 +318,7 @@ class Filesystem:
         if name == acl.ACCESS and not keep_setgid:
             inode.mode &= ~stat.S_ISGID
 
-    @_logged
+    @logged
     def removexattr(self, number: int, name: bytes) -> None:
         """Remove an attribute. Raises `NoAttributeError`."""
         inode = self._inodes.get(number)
@@ -387,123 +351,6 @@ class Filesystem:
             free = min(free, store.allocator.reserved_pages + host // store.page_size)
         used = store.state.allocated_pages
         return Statistics(store.page_size, used + free, free, store.state.inodes, free)
-
-    def log_operation(self, request: int = 0) -> None:
-        """Log what an operation has changed; the facade's own methods do so by themselves.
-
-        `request` is the kernel's id of it if it succeeded.
-        """
-        self._inodes.note_changes()
-        self.store.log_operation(request)
-
-    @property
-    def unanswered(self) -> set[int]:
-        """Ids of requests that were executed and not answered yet: the transport keeps the set.
-
-        The log names them for as long as they are in it, and `store.replayed.requests` after the
-        next opening; to begin with it holds what was found there. A frame of the log names its
-        request too, so one that is answered at once need not be put in.
-        """
-        return self.store.unanswered
-
-    def forget_requests(self) -> None:
-        """Begin a new connection to the kernel, on which the ids so far mean nothing."""
-        self.store.forget_requests()
-
-    @property
-    def must_commit(self) -> bool:
-        """Whether operations must be committed before they are answered: the log is full."""
-        return self.store.log is not None and self.store.log.is_closed
-
-    @property
-    def wants_commit(self) -> bool:
-        """Whether so much has changed that a commit should not wait for its time."""
-        changes = self.store.transaction.changes + self._inodes.changed
-        half_full = self.store.log is not None and self.store.log.is_half_full
-        most = _MOST_CHANGES_IF_TIGHT if self.store.catalog.is_tight else _MOST_CHANGES
-        return changes > most or half_full
-
-    @property
-    def is_dirty(self) -> bool:
-        """Whether there is anything that is not yet durable, a commit under way not counted."""
-        return self._inodes.changed > 0 or self.store.transaction.is_dirty
-
-    def require_written(self, number: int) -> None:
-        """For fsync, after a commit: raise `OSError` (EIO) if bytes of the file are lost."""
-        lost = self.store.backing.lost
-        if lost and self._content.touches(number, lost):
-            raise OSError(errno.EIO, f"inode {number} has bytes that could not be written")
-
-    @property
-    def reclaimable(self) -> bool:
-        """Whether a commit would make room: worth a try before giving up with ENOSPC."""
-        is_tight = self.store.catalog.is_tight and self.is_dirty
-        return self.store.allocator.pending_pages > 0 or is_tight
-
-    def flush(self) -> None:
-        """Bring the tables, totals included, up to date in memory: for fsck and tests."""
-        self._inodes.flush()
-
-    @property
-    def is_synced(self) -> bool:
-        """Whether an fsync has nothing to do: all that changed is durable, if not yet committed."""
-        self.log_operation()
-        return not self.is_dirty or self.store.is_synced
-
-    def begin_log_sync(self) -> LogSync | None:
-        """The quick way to make everything durable, or None if it takes a commit.
-
-        Call its `write` in any thread, then `end_log_sync`; no commit may begin before that.
-        """
-        if self.is_failed:
-            return None
-        self.log_operation()
-        return self.store.begin_log_sync()
-
-    def end_log_sync(self, *, succeeded: bool) -> None:
-        """Take note of how `write` ended: unless it returned True, a commit must follow."""
-        self.store.end_log_sync(succeeded=succeeded)
-
-    def begin_commit(self, *, closing: bool = False) -> Commit:
-        """Freeze what has changed; call its `write` in any thread, then `end_commit`.
-
-        Raises `MapfsError` once the catalog can no longer be written; closing tries once more.
-        """
-        if self.is_failed and not closing:
-            raise MapfsError("the catalog can no longer be written")
-        # Logged in the generation that it belongs to: a crash may come before this commit's end.
-        self._inodes.fold()
-        self.store.settle(closing=closing)
-        self.log_operation()
-        self._inodes.flush()
-        return self.store.freeze()
-
-    def end_commit(self, *, succeeded: bool) -> None:
-        """Take note of how `write` ended: False if it raised, and the next commit tries again."""
-        if succeeded:
-            self.store.finish()
-            if self.must_commit:
-                self.store.reopen_log()
-                self._inodes.touch_all()
-                self.log_operation()
-        else:
-            self.store.abort()
-            self._stop_if_failed()
-
-    def _stop_if_failed(self) -> None:
-        if self.store.condition is Condition.READ_ONLY:
-            self.is_failed = True
-            self._metadata.access_times = AccessTimes.NONE
-
-    def commit(self, *, closing: bool = False) -> None:
-        """Make everything durable, waiting for it."""
-        commit = self.begin_commit(closing=closing)
-        succeeded = False
-        try:
-            commit.write()
-            succeeded = True
-        finally:
-            self.end_commit(succeeded=succeeded)
 
     def hand_over(self) -> None:
         """Commit, and close the store for another process that goes on with the mount."""

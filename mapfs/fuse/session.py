@@ -20,6 +20,7 @@ from mapfs.errors import MapfsError, MountError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse import bdi, device
 from mapfs.fuse.commits import Committer
+from mapfs.fuse.memory import Memory
 from mapfs.fuse.options import MountOptions, Transport
 from mapfs.store.syscalls import syncfs
 
@@ -147,6 +148,7 @@ class _Session:
         gc.set_threshold(*_GC_THRESHOLDS)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._committer.run, self._options.commit)
+            nursery.start_soon(Memory(self._filesystem).run)
             await nursery.start(self._obey, hand_over)
             nursery.start_soon(self._get_ready)
             await self._transport.run()

@@ -71,6 +71,12 @@ class Backing(Protocol):
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """What of these bytes is in memory, and dirty, in pages of the machine."""
 
+    def resident(self) -> int:
+        """The bytes of memory that the whole backing takes in the host's page cache."""
+
+    def give_back(self) -> None:
+        """Let go of that memory, as far as nothing needs it."""
+
     def host_free(self) -> int | None:
         """The bytes that the host could still back, or None if all are backed already."""
 
@@ -130,6 +136,13 @@ class MemoryBacking:
         """See `Backing.cached`."""
         del offset
         return CacheStatistics(-(-length // 4096), 0)
+
+    def resident(self) -> int:
+        """See `Backing.resident`."""
+        return 0
+
+    def give_back(self) -> None:
+        """See `Backing.give_back`."""
 
     def host_free(self) -> int | None:
         """See `Backing.host_free`."""

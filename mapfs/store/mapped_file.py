@@ -15,7 +15,7 @@ from typing import Final
 
 from mapfs.format.extent import split_at
 from mapfs.store.backing import Data
-from mapfs.store.machine_pages import MachinePages
+from mapfs.store.machine_pages import PAGE_BYTES, MachinePages
 from mapfs.store.synced_file import SyncedFile
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
@@ -187,6 +187,15 @@ class MappedFile:
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""
         return self._page_cache.statistics(offset, length)
+
+    def resident(self) -> int:
+        """See `Backing.resident`."""
+        return self.cached(0, self._size).resident * PAGE_BYTES
+
+    def give_back(self) -> None:
+        """See `Backing.give_back`. Dirty pages stay, and pages of a window that a view is in."""
+        self._windows.clear()  # the kernel drops no page that is mapped (fadvise64(2))
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def host_free(self) -> int | None:
         """See `Backing.host_free`."""

@@ -180,7 +180,7 @@ MUTATIONS = (
     ),
     Mutation(
         "a full log drops operations",
-        "filesystem/filesystem.py",
+        "filesystem/durability.py",
         "        return self.store.log is not None and self.store.log.is_closed\n",
         "        return False\n",
     ),
@@ -198,7 +198,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an operation that raises is not logged",
-        "filesystem/filesystem.py",
+        "filesystem/durability.py",
         """        except BaseException:
             self.log_operation()
             raise
@@ -268,7 +268,7 @@ MUTATIONS = (
     ),
     Mutation(
         "fsync does not tell of lost bytes",
-        "filesystem/filesystem.py",
+        "filesystem/durability.py",
         "        if lost and self._content.touches(number, lost):\n",
         "        if False:\n",
         _ERRORS,
@@ -282,7 +282,7 @@ MUTATIONS = (
     ),
     Mutation(
         "changes are taken although the catalog cannot be written",
-        "filesystem/filesystem.py",
+        "filesystem/durability.py",
         "            self.is_failed = True\n",
         "            pass\n",
         _ERRORS,

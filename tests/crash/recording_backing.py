@@ -66,6 +66,12 @@ class RecordingBacking:
     def cached(self, offset: int, length: int) -> CacheStatistics:
         return self._inner.cached(offset, length)
 
+    def resident(self) -> int:
+        return self._inner.resident()
+
+    def give_back(self) -> None:
+        self._inner.give_back()
+
     def host_free(self) -> int | None:
         return None
 
