@@ -11,7 +11,7 @@ import lmdb
 import pytest
 
 from mapfs.errors import MapfsError, NotFoundError, ReadOnlyError
-from mapfs.filesystem import filesystem as filesystem_module
+from mapfs.filesystem import durability
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.store import catalog as catalog_module
 from mapfs.store import synced_file
@@ -189,7 +189,7 @@ def test_a_log_that_fills_up_during_a_commit(
 
 
 def test_much_change_wants_a_commit(fs: Filesystem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(filesystem_module, "_MOST_CHANGES", 50)
+    monkeypatch.setattr(durability, "_MOST_CHANGES", 50)
     wanted = [fs.wants_commit]
     for number in range(20):
         make(fs, b"%d" % number)
