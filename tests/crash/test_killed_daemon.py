@@ -6,7 +6,9 @@ without it each write(2) that returned must be there.
 """
 
 import contextlib
+import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -199,6 +201,31 @@ def test_a_repository_keeps_every_commit(volume: Volume, tmp_path: Path) -> None
     # The newest may not have been noted yet.
     assert history[-len(answered) :] == answered[::-1]
     assert len(history) <= len(answered) + 1
+
+
+@pytest.mark.skipif(shutil.which("fio") is None, reason="needs fio")
+def test_what_fio_was_told_is_written_verifies(volume: Volume, tmp_path: Path) -> None:
+    """fio notes how far it came, and reads only that again."""
+    volume.mount("--cache", "writethrough", "--commit", "3600")
+    file = volume.mnt / "verified"
+    file.touch()
+    os.truncate(file, 256 << 20)
+    job = ["fio", "--name=v", f"--filename={file}", "--size=256m", "--bs=4k", "--rw=randwrite"]
+    job += ["--ioengine=psync", "--verify=crc32c", "--fallocate=none"]
+    write = [*job, "--do_verify=0", "--verify_state_save=1"]
+    with subprocess.Popen(
+        write, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as fio:
+        wait_until(lambda: file.exists() and file.stat().st_blocks > 2000, "fio to write")
+        volume.kill_daemon()
+        fio.communicate(timeout=60)
+        assert fio.returncode != 0
+    take_away(volume)
+    volume.mount()
+    done = run(*job, "--verify_only", "--verify_state_load=1", "--output-format=json", cwd=tmp_path)
+    (result,) = json.loads(done.stdout)["jobs"]
+    assert result["error"] == 0
+    assert result["read"]["total_ios"] > 200
 
 
 def _changed_mount(volume: Volume, change: Callable[[Path], None]) -> None:
