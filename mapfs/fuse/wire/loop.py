@@ -32,7 +32,7 @@ from mapfs.fuse.wire.protocol import (
     Opcode,
 )
 from mapfs.fuse.wire.reading import ReadThreads
-from mapfs.fuse.wire.request import Answer, Content, Request
+from mapfs.fuse.wire.request import CHANGES, NAME_CHANGES, Answer, Content, Request
 from mapfs.fuse.wire.resent import ONCE, answers_of_executed, is_resent, request_id
 from mapfs.fuse.wire.syncing import SyncThread
 
@@ -47,29 +47,6 @@ _SHORT_SLEEP_SECONDS: Final = 0.0005
 # How long to wait for a request outside the scheduler while a thread is to answer one.
 _POLL_MILLISECONDS: Final = 1
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
-# What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
-_NAME_CHANGES: Final = frozenset(
-    {
-        Opcode.LINK,
-        Opcode.MKDIR,
-        Opcode.MKNOD,
-        Opcode.RENAME,
-        Opcode.RENAME2,
-        Opcode.RMDIR,
-        Opcode.SYMLINK,
-        Opcode.UNLINK,
-    }
-)
-_CHANGES: Final = _NAME_CHANGES | {
-    Opcode.COPY_FILE_RANGE,
-    Opcode.FALLOCATE,
-    Opcode.REMOVEXATTR,
-    Opcode.SETATTR,
-    Opcode.SETXATTR,
-    Opcode.TMPFILE,
-    Opcode.WRITE,
-}
-
 # From queues of their own: they come between any others.
 _UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 
@@ -235,7 +212,7 @@ class WireTransport:
         answer = self._execute(request)
         if answer is None:
             return  # a thread answers
-        if opcode in _CHANGES and self._must_wait(opcode):
+        if opcode in CHANGES and self._must_wait(opcode):
             self._filesystem.unanswered.add(request_id(request.unique))
             self._nursery.start_soon(self._answer_when_safe, request, answer)
         elif isinstance(answer, Coroutine):
@@ -277,7 +254,7 @@ class WireTransport:
 
     def _must_wait(self, opcode: int) -> bool:
         """Whether a change must be committed before it is answered."""
-        return self._committer.must_wait() or (self._sync_names and opcode in _NAME_CHANGES)
+        return self._committer.must_wait() or (self._sync_names and opcode in NAME_CHANGES)
 
     async def _answer_when_safe(
         self, request: Request, answer: Content | Coroutine[object, object, Content]
@@ -390,7 +367,8 @@ def _errno_of(request: Request, error: Exception) -> int:
     if isinstance(error, OSError):
         if error.errno not in _FULL:
             _log.error("%s: %s", name, error)
-        return error.errno or errno.EIO
+        # EFAULT: writev(2) met a mapped page that the disk could not give.
+        return errno.EIO if error.errno in (None, errno.EFAULT) else error.errno
     if isinstance(error, struct.error | ValueError):
         _log.error("%s: malformed request: %s", name, error)
         return errno.EINVAL

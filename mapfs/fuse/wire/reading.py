@@ -107,7 +107,10 @@ class ReadThreads:
             self._under_way.discard(request.unique)
         # The file may have been cut meanwhile, and its pages may be another's by now.
         if self._filesystem.recycled == recycled:
-            self._answer(request, buffer[:length])
+            try:
+                self._answer(request, buffer[:length])
+            except OSError as error:
+                self._fail(request, error)
         else:
             self._stale.append(request)
             self._token.run_sync_soon(self._collect)

@@ -1,9 +1,33 @@
 """A request of the kernel, and what can answer it."""
 
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from mapfs.filesystem.caller import Caller
+from mapfs.fuse.wire.protocol import Opcode
+
+# What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
+NAME_CHANGES: Final = frozenset(
+    {
+        Opcode.LINK,
+        Opcode.MKDIR,
+        Opcode.MKNOD,
+        Opcode.RENAME,
+        Opcode.RENAME2,
+        Opcode.RMDIR,
+        Opcode.SYMLINK,
+        Opcode.UNLINK,
+    }
+)
+CHANGES: Final = NAME_CHANGES | {
+    Opcode.COPY_FILE_RANGE,
+    Opcode.FALLOCATE,
+    Opcode.REMOVEXATTR,
+    Opcode.SETATTR,
+    Opcode.SETXATTR,
+    Opcode.TMPFILE,
+    Opcode.WRITE,
+}
 
 
 class Request(NamedTuple):

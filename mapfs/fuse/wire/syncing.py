@@ -98,11 +98,17 @@ class SyncThread:
             sync, requests = work
             succeeded = self._sync(sync)
             if succeeded:
-                for request in requests:
-                    self._answer(request)
+                self._answer_all(requests)
             self._done = (succeeded, requests)
             if self._must_tell:
                 self._token.run_sync_soon(self.collect)
+
+    def _answer_all(self, requests: list[Request]) -> None:
+        for request in requests:
+            try:
+                self._answer(request)
+            except OSError as error:
+                _log.error("fsync could not be answered: %s", error)
 
     def _sync(self, sync: LogSync) -> bool:
         try:
