@@ -206,6 +206,7 @@ class Allocator:
         """Up to `count` pages off the free tables, prepared."""
         extent = self._find(goal, count)
         self._remove(extent)
+        self._transaction.backing_changed()
         try:
             self._backing.prepare(extent.start * self._page_size, extent.count * self._page_size)
         except BaseException:
@@ -246,6 +247,7 @@ class Allocator:
         state = self._state
         step = max(count, state.store_pages // 8, _LEAST_GROWTH_BYTES // self._page_size)
         grown = Extent(state.store_pages, min(step, self.growth_pages))
+        self._transaction.backing_changed()
         self._backing.resize(grown.end * self._page_size)
         state.store_pages = grown.end
         self._insert(grown)

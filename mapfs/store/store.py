@@ -212,8 +212,9 @@ class Store:
         # Bytes that were lost and are written again must not be lost after a crash.
         if self.backing.lost is not self._noted_lost:
             return None
+        has_data = self.transaction.has_unsynced_data
         self.transaction.has_unsynced_data = False
-        return LogSync(self.backing, self.log)
+        return LogSync(self.backing, self.log, has_data=has_data)
 
     def end_log_sync(self, *, succeeded: bool) -> None:
         """Take note of how `LogSync.write` ended."""

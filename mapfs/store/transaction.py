@@ -63,9 +63,11 @@ class Commit:
 class LogSync:
     """What changed so far on its way to the disk by the log, without a commit."""
 
-    def __init__(self, backing: Backing, log: IntentLog) -> None:
+    def __init__(self, backing: Backing, log: IntentLog, *, has_data: bool) -> None:
+        """`has_data` False says that the backing is as it was at the last sync."""
         self._backing = backing
         self._log = log
+        self._has_data = has_data
         self._position = log.position
 
     def write(self) -> bool:
@@ -75,17 +77,22 @@ class LogSync:
         needs a commit: bytes that the disk refused are noted in the catalog, and a log that cannot
         be written is of no use. Raises `OSError` if the host failed as a whole, or is full.
         """
-        known = self._backing.lost
-        self._backing.sync()
-        if self._backing.lost is not known:
+        if self._has_data and not self._sync_data():
             return False
-        self._log.mark_failed(failed=False)  # should it be: all that failed is on the disk by now
         if self._log.synced == self._position:
             return True  # nothing but data has changed
         try:
             self._log.sync(self._position)
         except OSError:
             return False
+        return True
+
+    def _sync_data(self) -> bool:
+        known = self._backing.lost
+        self._backing.sync()
+        if self._backing.lost is not known:
+            return False
+        self._log.mark_failed(failed=False)  # should it be: all that failed is on the disk by now
         return True
 
 
@@ -188,6 +195,10 @@ class Transaction:
     def data_written(self) -> None:
         """Note that the backing holds bytes that the next commit must make durable."""
         self._running.data_written = self.has_unsynced_data = True
+
+    def backing_changed(self) -> None:
+        """Note that the backing has grown, or has fresh pages: records may refer to that."""
+        self.has_unsynced_data = True
 
     def freed(self, extent: Extent) -> None:
         """Note pages that no record refers to any more, as soon as this generation is durable."""

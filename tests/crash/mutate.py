@@ -226,6 +226,12 @@ MUTATIONS = (
         "            self._log.sync(self._log.position)\n",
     ),
     Mutation(
+        "pages are taken and zeroed without a sync",
+        "store/transaction.py",
+        "    def backing_changed(self) -> None:\n",
+        "    def backing_changed(self) -> None:\n        return\n",
+    ),
+    Mutation(
         "an fsync leaves the log for later",
         "store/transaction.py",
         "            self._log.sync(self._position)\n",

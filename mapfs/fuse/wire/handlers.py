@@ -101,8 +101,8 @@ class Handlers:
             Opcode.LSEEK: self.lseek,
             Opcode.COPY_FILE_RANGE: self.copy_file_range,
             Opcode.FSYNC: self.fsync,
-            Opcode.FSYNCDIR: self.sync,
-            Opcode.SYNCFS: self.sync,
+            Opcode.FSYNCDIR: self.fsync,
+            Opcode.SYNCFS: self.fsync,
             Opcode.RELEASE: self.nothing,
             Opcode.DESTROY: self.nothing,
             Opcode.READDIR: self.readdir,
@@ -286,10 +286,6 @@ class Handlers:
     async def commit(self, nodeid: int) -> bytes:
         """What fsync does if the log alone cannot make it durable."""
         await self._committer.sync(nodeid)
-        return b""
-
-    async def sync(self, request: Request) -> bytes:
-        await self._committer.sync()
         return b""
 
     # Directories

@@ -11,6 +11,7 @@ import os
 import select
 import struct
 import time
+from collections import deque
 from collections.abc import Coroutine
 from typing import Final
 
@@ -84,6 +85,7 @@ class WireTransport:
         self._executed = answers_of_executed(self._handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._looks = _MOST_LOOKS
+        self._forgotten: deque[int] = deque()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
         self._stop = trio.CancelScope()
@@ -106,6 +108,7 @@ class WireTransport:
                 finally:
                     self._syncs.close()
                     self._reads.close()
+                    self._free_orphans(len(self._forgotten))
 
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
@@ -165,6 +168,7 @@ class WireTransport:
                 self._serve_one(size)
             else:
                 self._syncs.collect()
+                self._free_orphans(_TURN)
                 await trio.lowlevel.checkpoint()
 
     def _look_again(self) -> int:
@@ -173,7 +177,11 @@ class WireTransport:
             # Looking would keep the interpreter's lock from the thread that is to answer.
             self._poll.poll(_POLL_MILLISECONDS)
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
-        for _ in range(self._looks):
+        looks = self._looks
+        while looks > 0 or self._forgotten:
+            # Whoever removed a file need not wait until its pages are free.
+            self._free_orphans(1)
+            looks -= 1
             try:
                 return readv(fd, buffers)
             except BlockingIOError:
@@ -233,7 +241,7 @@ class WireTransport:
 
     def _without_handler(self, request: Request) -> None:
         if request.opcode == Opcode.FORGET:
-            self._forget(request.nodeid)
+            self._forgotten.append(request.nodeid)
         elif request.opcode == Opcode.BATCH_FORGET:
             self._forget_many(request.body)
         elif request.opcode != Opcode.INTERRUPT:
@@ -249,8 +257,13 @@ class WireTransport:
         except struct.error as error:
             _log.error("BATCH_FORGET: malformed request: %s", error)
             return
-        for number in numbers:
-            self._forget(number)
+        self._forgotten.extend(numbers)
+
+    def _free_orphans(self, most: int) -> None:
+        """See to the FORGETs that came, up to so many."""
+        while self._forgotten and most > 0:
+            self._forget(self._forgotten.popleft())
+            most -= 1
 
     def _must_wait(self, opcode: int) -> bool:
         """Whether a change must be committed before it is answered."""
@@ -292,6 +305,8 @@ class WireTransport:
     def _fail(self, request: Request, error: Exception) -> None:
         """Answer a request with what went wrong, unless making space may help."""
         code = _errno_of(request, error)
+        if code in _FULL:
+            self._free_orphans(len(self._forgotten))
         if code in _FULL and self._filesystem.reclaimable:
             self._nursery.start_soon(self._try_again, request.kept())
         else:
