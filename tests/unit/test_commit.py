@@ -19,6 +19,7 @@ from mapfs.store.machine_pages import MachinePages
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.opening import open_store
 from tests.unit.support import (
+    ME,
     PAGE,
     ROOT,
     assert_sound,
@@ -309,6 +310,43 @@ def test_an_fsync_of_bytes_that_are_not_lost_any_more_takes_a_commit(fs: Filesys
     fs.write(number, 0, b"3" * PAGE)
     assert fs.begin_log_sync() is not None
     fs.end_log_sync(succeeded=True)
+    fs.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "needs_data"),
+    [
+        (lambda fs, _: fs.mkdir(ROOT, b"d", 0o755, ME), False),
+        (lambda fs, number: fs.setattr(number, Changes(mode=0o600)), False),
+        (lambda fs, number: fs.write(number, 0, b"2"), True),
+        (lambda fs, number: fs.fallocate(number, 1, 0, 3 << 20), True),
+        (lambda fs, number: fs.fallocate(number, 3, 5, 10), True),
+    ],
+)
+def test_an_fsync_syncs_the_data_if_any_page_is_not_as_it_was(
+    fs: Filesystem,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Filesystem, int], object],
+    needs_data: bool,  # noqa: FBT001
+) -> None:
+    """Fresh pages must be zeros on the disk, and there at all, before a record refers to them."""
+    number = make(fs, b"one", b"1" * PAGE)
+    synced: list[int] = []
+    sync = MappedFile.sync
+
+    def counted(backing: MappedFile) -> None:
+        synced.append(1)
+        sync(backing)
+
+    monkeypatch.setattr(MappedFile, "sync", counted)
+    for turn in range(2):
+        if turn:
+            change(fs, number)
+        started = fs.begin_log_sync()
+        assert started is not None
+        assert started.write()
+        fs.end_log_sync(succeeded=True)
+    assert len(synced) == 1 + needs_data
     fs.close()
 
 
