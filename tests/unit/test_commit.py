@@ -319,17 +319,18 @@ def test_an_fsync_of_bytes_that_are_not_lost_any_more_takes_a_commit(fs: Filesys
         (lambda fs, _: fs.mkdir(ROOT, b"d", 0o755, ME), False),
         (lambda fs, number: fs.setattr(number, Changes(mode=0o600)), False),
         (lambda fs, number: fs.write(number, 0, b"2"), True),
-        (lambda fs, number: fs.fallocate(number, 1, 0, 3 << 20), True),
+        (lambda fs, number: fs.fallocate(number, 1, 0, 32 << 20), True),
         (lambda fs, number: fs.fallocate(number, 3, 5, 10), True),
     ],
 )
 def test_an_fsync_syncs_the_data_if_any_page_is_not_as_it_was(
-    fs: Filesystem,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     change: Callable[[Filesystem, int], object],
     needs_data: bool,  # noqa: FBT001
 ) -> None:
     """Fresh pages must be zeros on the disk, and there at all, before a record refers to them."""
+    fs = open_fs(new_bundle(tmp_path / "large.mapfs", 16_384))
     number = make(fs, b"one", b"1" * PAGE)
     synced: list[int] = []
     sync = MappedFile.sync
