@@ -131,7 +131,8 @@ def perform(operation: Operation, *, fsync: bool) -> None:
 def _write(path: str, flags: int, offset: int, data: bytes, *, fsync: bool) -> None:
     fd = os.open(path, flags, 0o600)
     try:
-        assert os.pwrite(fd, data, offset) == len(data)
+        if os.pwrite(fd, data, offset) != len(data):
+            raise OSError(errno.ENOTCONN, "the daemon ended within the write")
         if fsync:
             os.fsync(fd)
     finally:
