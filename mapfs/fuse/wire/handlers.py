@@ -208,8 +208,7 @@ class Handlers:
     # Content
 
     def read(self, request: Request) -> Answer:
-        offset, size = protocol.READ_IN.unpack_from(request.body)
-        size = min(size, MAX_WRITE_BYTES)
+        offset, size = _read_range(request)
         self._reads.note(request.nodeid, offset, size)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is None:
@@ -221,11 +220,11 @@ class Handlers:
 
     async def read_cold(self, request: Request) -> Content:
         """What read does if the range is in pieces, or has changed since it was looked up."""
-        offset, size = protocol.READ_IN.unpack_from(request.body)
+        offset, size = _read_range(request)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is not None:
             await trio.to_thread.run_sync(load)
-        return self._filesystem.read(request.nodeid, offset, min(size, MAX_WRITE_BYTES))
+        return self._filesystem.read(request.nodeid, offset, size)
 
     def write(self, request: Request) -> bytes:
         offset, size, flags = protocol.WRITE_IN.unpack_from(request.body)
@@ -341,6 +340,12 @@ class Handlers:
         if command not in _ATTRIBUTE_IOCTLS:
             raise UnknownIoctlError(f"ioctl {command:#x}")
         return protocol.IOCTL_OUT.pack(0) + bytes(min(size, _ATTRIBUTE_BYTES))
+
+
+def _read_range(request: Request) -> tuple[int, int]:
+    """Offset and size of a READ; no kernel asks for more than was agreed on."""
+    offset, size = protocol.READ_IN.unpack_from(request.body)
+    return offset, min(size, MAX_WRITE_BYTES)
 
 
 def _time(valid: int, given: int, is_now: int, seconds: int, nanoseconds: int) -> int | None:
