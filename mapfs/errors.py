@@ -61,6 +61,10 @@ class MountError(MapfsError):
     """The kernel or fusermount3 refused the mount; the message says why."""
 
 
+class BusyMountError(MountError):
+    """umount(2) says EBUSY: something of the mount is in use."""
+
+
 class DaemonError(MountError):
     """What another process said of why it cannot serve a mount, with the exit code it gave."""
 

@@ -1,11 +1,17 @@
 """mapfs umount: unmount and wait until everything is safe on disk."""
 
 import contextlib
+import time
 from pathlib import Path
+from typing import Final
 
 import click
 
-from mapfs.errors import MapfsError, MountError, StoreInUseError
+from mapfs.errors import BusyMountError, MapfsError, MountError, StoreInUseError
+
+# Whoever only looks at mounts, as df(1) and desktops do, holds one for a moment.
+_TRIES: Final = 5
+_BETWEEN_TRIES_SECONDS: Final = 0.1
 
 
 @click.command("umount")
@@ -17,17 +23,27 @@ def command(*, mountpoint: Path) -> None:
     mapfs umount mnt
     """
     from mapfs.cli.mounts import mount_at
-    from mapfs.fuse.device import unmount
     from mapfs.store.bundle import Bundle
 
     mount = mount_at(mountpoint)
     if mount is None:
         raise MountError(f"{mountpoint}: no mapfs is mounted there")
-    unmount(mount.mountpoint)
+    _unmount(mount.mountpoint)
     bundle = Bundle(mount.source)
     if bundle.is_complete:
         bundle.wait_for_lock()
         _commit_log(mount.source)
+
+
+def _unmount(mountpoint: Path) -> None:
+    from mapfs.fuse.device import unmount
+
+    for _ in range(_TRIES - 1):
+        try:
+            return unmount(mountpoint)
+        except BusyMountError:
+            time.sleep(_BETWEEN_TRIES_SECONDS)
+    return unmount(mountpoint)
 
 
 def _commit_log(store: Path) -> None:

@@ -14,7 +14,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from mapfs.errors import MountError
+from mapfs.errors import BusyMountError, MountError
 from mapfs.fuse.options import MS_NODEV, MS_NOSUID, MS_POSIXACL, MountOptions
 
 _MNT_DETACH: Final = 2
@@ -94,15 +94,28 @@ def _mount_as_user(source: str, mountpoint: Path, options: MountOptions) -> int:
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
-    """Unmount, or with `lazy` detach while files are open. Raises `MountError`, as when busy."""
-    if os.geteuid() == 0:
-        if _libc.umount2(os.fsencode(mountpoint), _MNT_DETACH if lazy else 0) < 0:
-            reason = os.strerror(ctypes.get_errno())
-            raise MountError(f"cannot unmount {mountpoint}: {reason}")
-        return
+    """Unmount, or with `lazy` detach while files are open.
+
+    Raises `MountError`; of these `BusyMountError` if something of the mount is in use.
+    """
+    attempt = _unmount_as_root if os.geteuid() == 0 else _unmount_as_user
+    reason = attempt(mountpoint, lazy=lazy)
+    if reason is not None:
+        error = BusyMountError if os.strerror(errno.EBUSY) in reason else MountError
+        raise error(f"cannot unmount {mountpoint}: {reason}")
+
+
+def _unmount_as_root(mountpoint: Path, *, lazy: bool) -> str | None:
+    """Unmount, or say why not."""
+    if _libc.umount2(os.fsencode(mountpoint), _MNT_DETACH if lazy else 0) < 0:
+        return os.strerror(ctypes.get_errno())
+    return None
+
+
+def _unmount_as_user(mountpoint: Path, *, lazy: bool) -> str | None:
+    """Have fusermount3 unmount, or say why not."""
     result = _fusermount(["-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)])
-    if result.returncode:
-        raise MountError(f"cannot unmount {mountpoint}: {_last_line(result.stderr)}")
+    return _last_line(result.stderr) if result.returncode else None
 
 
 def _fusermount(

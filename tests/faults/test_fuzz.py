@@ -30,7 +30,7 @@ from tests.faults.bundles import PAGE, change, copy, records
 from tests.faults.child import Ended, run_child
 from tests.faults.open_all import main as open_all
 
-SECONDS = float(os.environ.get("FUZZ_SECONDS", "12"))
+SECONDS = float(os.environ.get("FUZZ_SECONDS", "60"))
 FIRST_SEED = int(os.environ.get("FUZZ_SEED", "1"))
 ONCE = "FUZZ_SEED" in os.environ and "FUZZ_SECONDS" not in os.environ
 # Seeds that once found something.
