@@ -58,8 +58,7 @@ def run(command: click.Command, arguments: list[str]) -> int:
     try:
         result = command.main(arguments, prog_name=_name_of(command), standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return error.exit_code
+        return _explain(error)
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
     except MapfsError as error:
@@ -75,6 +74,17 @@ def run(command: click.Command, arguments: list[str]) -> int:
 
 def _name_of(command: click.Command) -> str:
     return command.name or "mapfs"
+
+
+def _explain(error: click.ClickException) -> int:
+    """Say what is wrong with the words given, and where to read on."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return error.exit_code
+    message = " ".join(error.format_message().split()).removesuffix(".")
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    way_out = f" (see {context.command_path} --help)" if context else ""
+    return _fail(message + way_out, error.exit_code)
 
 
 def _fail(message: str, exit_code: int) -> int:
