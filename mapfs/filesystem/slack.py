@@ -36,12 +36,18 @@ def what_if(inode: Inode, page_size: int, other: int, mappings: Mappings) -> int
         return slack_bytes(inode, page_size)
     if _is_plain(inode, page_size):
         return -inode.size % other
-    units, behind = 0, 0  # `behind`: the first unit that is not counted yet
-    for start, end in _data_ranges(inode, page_size, mappings()):
-        last = pages_for(end, other)
-        units += max(0, last - max(behind, start // other))
-        behind = max(behind, last)
+    units = pages_touched(_data_ranges(inode, page_size, mappings()), other)
     return units * other - stored_bytes(inode, page_size)
+
+
+def pages_touched(ranges: Iterable[tuple[int, int]], page_size: int) -> int:
+    """The pages that byte ranges (start, end) lie in; the ranges ascend and do not overlap."""
+    pages, behind = 0, 0  # `behind`: the first page that is not counted yet
+    for start, end in ranges:
+        last = pages_for(end, page_size)
+        pages += max(0, last - max(behind, start // page_size))
+        behind = max(behind, last)
+    return pages
 
 
 def _is_plain(inode: Inode, page_size: int) -> bool:
