@@ -28,3 +28,8 @@ def format_size(size: int) -> str:
             return f"{value:.1f}{unit}" if unit else f"{size}"
         value /= 1024
     raise AssertionError  # the last unit returns
+
+
+def format_short(size: int) -> str:
+    """A size as `format_size` has it, without a decimal that is 0: `4K`."""
+    return format_size(size).replace(".0", "")

@@ -10,7 +10,7 @@ import click
 from mapfs import __version__
 from mapfs.errors import MapfsError
 
-_VERBS: Final = ("mkfs", "mount", "umount", "restart", "stat", "df", "fsck")
+_VERBS: Final = ("mkfs", "mount", "umount", "restart", "stat", "df", "slack", "fsck")
 _INTERRUPTED: Final = 130
 
 
