@@ -136,6 +136,17 @@ def test_a_table_on_a_terminal_has_bars_and_fits(report):
     assert max(len(line) for line in plain.splitlines()) <= 60
 
 
+def test_numbers_keep_their_width_and_long_names_do_not():
+    report, _ = report_on({"x" * 200: 5120})
+    first, row, total = re.sub(
+        r"\x1b\[[0-9;]*m", "", printed(report, terminal=True, width=70)
+    ).split("\n")[:3]
+    assert first.split() == ["Size", "Slack", "Slack", "%", "Extents", "Name"]
+    assert row.startswith("5.0K   3.0K     37.5        1")
+    assert row.rstrip().endswith("xx…")
+    assert total.rstrip().endswith("top")
+
+
 def test_names_cannot_write_to_the_terminal():
     shown = printed(report_on(dict.fromkeys(HOSTILE, 7))[0], terminal=False, width=1000)
     assert len(shown.splitlines()) == len(HOSTILE) + 2
