@@ -115,7 +115,7 @@ function drawInside(made, node, place, depth) {
 function label(node, place, isNested) {
   const name = isDirectory(node) ? `${node.name}/` : node.name;
   const made = element("span", { className: "label" });
-  if (place.width < 34 || place.height < 20) return made;
+  if (place.width < 46 || place.height < 20) return made;
   made.append(element("b", {}, name));
   const slack = place.width < 100 ? short(node.slack) : `${human(node.slack)} slack`;
   if (isNested) made.append(element("i", {}, percent(slackShare(node))));
