@@ -83,7 +83,7 @@ class Wanted:
 @click.option("-o", "--output", metavar="COLS", help="Columns, as in size,slack,name.")
 @click.option("-b", "--bytes", "exact", is_flag=True, help="Exact bytes.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="Sizes like 4.0K.")
-@click.option("-x", "--one-file-system", is_flag=True, help="Do not enter other filesystems.")
+@click.option("-x", "--one-file-system", is_flag=True, help="Do not enter other file systems.")
 @click.option("--by-type", is_flag=True, help="Files by suffix.")
 @click.option("--histogram", is_flag=True, help="Files by size.")
 @click.option("--what-if", metavar="SIZES", help="With other pages: of 4k,16k,64k,2m.")
@@ -93,7 +93,7 @@ class Wanted:
 def command(*, path: Path, **given: Any) -> int:  # noqa: ANN401 (what Wanted has)
     """Show where the bytes of a tree go, and which of them are page slack.
 
-    PATH may be on a mounted mapfs, or in any other filesystem: then what it would waste in mapfs
+    PATH may be on a mounted mapfs, or in any other file system: then what it would waste in mapfs
     is shown, too. STORE may be mounted or not. The default is the current directory.
 
     \b

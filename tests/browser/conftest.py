@@ -1,6 +1,5 @@
 """Pages in a real browser. Every test that opens one fails if it logs, or asks for anything."""
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -8,22 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from mapfs.report.html import write_page
 from mapfs.report.tree import Keep
 from tests.unit.report_source import report_on
 
 _CHROMIUM = shutil.which("chromium")
-# Chromium's sandbox refuses to work for root; the rest keeps it from calling home.
-_SWITCHES = [
-    *(["--no-sandbox"] if os.geteuid() == 0 else []),
+# What keeps it from calling home. Playwright switches off its sandbox, which root cannot have.
+_SWITCHES = (
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-]
+)
+_PATIENCE_MS = 60_000  # a busy machine is slow, and that is no fault
 Opened = Callable[..., Page]
 
 
@@ -33,7 +32,10 @@ def browser() -> Iterator[Browser]:
     if _CHROMIUM is None:
         pytest.skip("needs chromium")
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=_CHROMIUM, args=_SWITCHES)
+        started = playwright.chromium.launch(
+            executable_path=_CHROMIUM, args=_SWITCHES, timeout=_PATIENCE_MS
+        )
+        expect.set_options(timeout=_PATIENCE_MS)
         yield started
         started.close()
 
@@ -56,6 +58,7 @@ def opened(browser: Browser, tmp_path: Path) -> Iterator[Opened]:
         report, _ = report_on(tree, Keep(nodes=most))
         write_page(report, path)
         page = browser.new_context(viewport={"width": width, "height": 800}, **context).new_page()
+        page.set_default_timeout(_PATIENCE_MS)
         page.on("console", lambda message: noise.said.append(message.text))
         page.on("pageerror", lambda error: noise.said.append(str(error)))
         page.on("request", lambda request: noise.asked.append(request.url))

@@ -22,15 +22,16 @@ GAP = 2
 
 def tile(page: Page, name: str) -> Locator:
     """The tile of what is directly in the directory that is open."""
-    return page.locator("#map > button").filter(has_text=name).first
+    return page.locator(f'#map > button[aria-label^="{name}, "]')
 
 
 def names_in_table(page: Page) -> list[str]:
     return page.locator("#entries tbody th").all_inner_texts()
 
 
-def where(page: Page) -> list[str]:
-    return page.locator("#crumbs li").all_inner_texts()
+def expect_open(page: Page, *names: str) -> None:
+    """The directory that is open, with those around it."""
+    expect(page.locator("#crumbs li")).to_have_text(list(names))
 
 
 def focused(page: Page) -> str:
@@ -82,7 +83,7 @@ def test_the_tip_has_exact_numbers_of_the_deepest_tile(opened: Opened) -> None:
     page = opened(TREE)
     tip = page.locator("#tip")
     expect(tip).to_be_hidden()
-    page.locator("#map .tile .tile", has_text="one").first.hover()
+    page.locator("#map .tile .tile", has_text="one").hover()
     usage = file_of(400_000)
     expect(tip).to_contain_text("large/one")
     expect(tip).to_contain_text(f"{usage.slack:,} bytes")
@@ -96,7 +97,7 @@ def test_small_files_are_one_tile(opened: Opened) -> None:
     rest = tile(page, "40 smaller files")
     assert "320.0K allocated" in (rest.get_attribute("aria-label") or "")
     rest.click()
-    assert where(page) == ["top"]
+    expect_open(page, "top")
 
 
 def test_an_empty_tree(opened: Opened) -> None:
@@ -134,17 +135,17 @@ def test_hostile_names_are_shown_and_do_nothing(opened: Opened) -> None:
 def test_a_click_goes_in_and_the_crumbs_lead_back(opened: Opened) -> None:
     page = opened(TREE)
     tile(page, "large").click()
-    assert where(page) == ["top", "large"]
+    expect_open(page, "top", "large")
     assert names_in_table(page) == ["below/", "one"]
     tile(page, "below").click()
-    assert where(page) == ["top", "large", "below"]
+    expect_open(page, "top", "large", "below")
     expect(page.locator("#table-title")).to_have_text("What is in below")
     tile(page, "two").click()
-    assert where(page) == ["top", "large", "below"]
+    expect_open(page, "top", "large", "below")
     page.get_by_role("button", name="Up").click()
-    assert where(page) == ["top", "large"]
+    expect_open(page, "top", "large")
     page.locator("#crumbs").get_by_text("top").click()
-    assert where(page) == ["top"]
+    expect_open(page, "top")
     assert not page.locator("#up").is_visible()
 
 
@@ -153,11 +154,11 @@ def test_the_browser_goes_back_too(opened: Opened) -> None:
     tile(page, "large").click()
     tile(page, "below").click()
     page.go_back()
-    assert where(page) == ["top", "large"]
+    expect_open(page, "top", "large")
     page.reload()
-    assert where(page) == ["top", "large"]
+    expect_open(page, "top", "large")
     page.go_back()
-    assert where(page) == ["top"]
+    expect_open(page, "top")
 
 
 def test_the_table_leads_on_and_is_sorted_by_its_headings(opened: Opened) -> None:
@@ -172,7 +173,7 @@ def test_the_table_leads_on_and_is_sorted_by_its_headings(opened: Opened) -> Non
     page.get_by_role("button", name="Name", exact=True).click()
     assert names_in_table(page) == ["file", "large/", "middle/", "small/"]
     page.locator("#entries").get_by_role("button", name="middle/").click()
-    assert where(page) == ["top", "middle"]
+    expect_open(page, "top", "middle")
 
 
 def test_a_long_table_is_shown_in_parts(opened: Opened) -> None:
@@ -199,21 +200,21 @@ def test_all_can_be_done_with_keys(opened: Opened) -> None:
     press("ArrowLeft")
     assert focused(page) == "large"
     press("Enter")
-    assert where(page) == ["top", "large"]
+    expect_open(page, "top", "large")
     assert focused(page) == "one"
     expect(page.locator("#opened")).to_have_text("large: 2 entries")
     press("ArrowRight")
     press("ArrowDown")
     assert focused(page) == "below"
     press("Enter")
-    assert where(page) == ["top", "large", "below"]
+    expect_open(page, "top", "large", "below")
     press("Escape")
     assert focused(page) == "below"
     press("Escape")
-    assert where(page) == ["top"]
+    expect_open(page, "top")
     assert focused(page) == "large"
     press("Escape")
-    assert where(page) == ["top"]
+    expect_open(page, "top")
 
 
 def test_every_tile_can_be_reached_with_arrow_keys(opened: Opened) -> None:

@@ -105,6 +105,13 @@ def test_words_that_make_no_sense(slack: Slack, tree: Path, words: list[str]) ->
     assert said.out == ""
 
 
+def test_help_has_an_example_and_leaves_h_to_human_readable(slack: Slack, tree: Path) -> None:
+    said = slack("--help")
+    assert said.status == 0
+    assert "mapfs slack mnt --html slack.html" in said.out
+    assert slack("-h", tree, "-s", "-o", "size").out.startswith("  Size\n102.5K\n")
+
+
 def test_a_path_that_is_not_there(slack: Slack, tmp_path: Path) -> None:
     path = tmp_path / "missing"
     assert slack(path) == (1, "", f"mapfs: {path}: No such file or directory\n")

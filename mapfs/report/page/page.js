@@ -195,7 +195,9 @@ let widthDrawn = 0;
 new ResizeObserver(() => {
   if (map.clientWidth === widthDrawn) return;
   widthDrawn = map.clientWidth;
+  const held = map.contains(document.activeElement) && nodeOf(document.activeElement);
   draw();
+  focusTile(tileOf(held));
 }).observe(map);
 
 setTheme(prefersDark.matches);
