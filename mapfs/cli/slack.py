@@ -42,7 +42,7 @@ class Wanted:
     exact: bool
     by_type: bool
     histogram: bool
-    what_if: str | None
+    what_if: tuple[int, ...] | None
     as_json: bool
     raw: bool
     html: Path | None
@@ -57,21 +57,28 @@ class Wanted:
             raise UsageError("give one of --json, --raw and --html")
         if self.raw and self.views > 1:
             raise UsageError("--raw takes one of --by-type, --histogram and --what-if")
+        if self.html is not None and (self.views or self.output or self.top):
+            raise UsageError("--html shows everything: choose nothing with it")
 
     @property
     def views(self) -> int:
         """How many tables are asked for instead of that of files and directories."""
         return sum((self.by_type, self.histogram, self.what_if is not None))
 
-    @property
-    def page_sizes(self) -> list[int]:
-        """The sizes of `--what-if`. Raises `UsageError` for one that there is not."""
-        labels = [label.strip().lower() for label in (self.what_if or "").split(",")]
-        for label in labels:
-            if label not in WHAT_IF_SIZES:
-                known = ", ".join(WHAT_IF_SIZES)
-                raise UsageError(f"--what-if: {label!r} is none of {known}")
-        return [WHAT_IF_SIZES[label] for label in labels]
+
+class _PageSizes(click.ParamType[tuple[int, ...]]):
+    """Some of the page sizes that what-if slack is kept for: `4k,64k`."""
+
+    name = "sizes"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        """Bytes; fails with click's usage error."""
+        labels = [label.strip().lower() for label in value.split(",")]
+        if wrong := [label for label in labels if label not in WHAT_IF_SIZES]:
+            self.fail(f"{wrong[0]!r} is none of {', '.join(WHAT_IF_SIZES)}", param, ctx)
+        return tuple(WHAT_IF_SIZES[label] for label in labels)
 
 
 @click.command("slack", context_settings={"help_option_names": ["--help"]})
@@ -86,7 +93,9 @@ class Wanted:
 @click.option("-x", "--one-file-system", is_flag=True, help="Do not enter other file systems.")
 @click.option("--by-type", is_flag=True, help="Files by suffix.")
 @click.option("--histogram", is_flag=True, help="Files by size.")
-@click.option("--what-if", metavar="SIZES", help="With other pages: of 4k,16k,64k,2m.")
+@click.option(
+    "--what-if", type=_PageSizes(), metavar="SIZES", help="With other pages: of 4k,16k,64k,2m."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--raw", is_flag=True, help="Print fields between tabs, without headings.")
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page.")
@@ -104,6 +113,10 @@ def command(*, path: Path, **given: Any) -> int:  # noqa: ANN401 (what Wanted ha
     """
     wanted = Wanted(**given)
     wanted.check()
+    if wanted.html is not None:
+        from mapfs.report.html import checked_target
+
+        checked_target(wanted.html)  # now, and not after a long walk
     with _source(path, one_filesystem=wanted.one_file_system) as source, _Progress() as progress:
         report = _walk(source, wanted, progress)
     if wanted.html is not None:
@@ -137,10 +150,7 @@ def _walk(source: "Source", wanted: Wanted, progress: "_Progress") -> "Report":
     from mapfs.report.columns import chosen, default_columns, need_walk, require_column
     from mapfs.report.report import make_report
 
-    columns = chosen(wanted.output or default_columns(source.kind))
-    columns.append(require_column(wanted.sort))
-    if wanted.what_if is not None:
-        assert wanted.page_sizes  # else an error, before the walk and not after it
+    columns = [*chosen(wanted.output or default_columns(source.kind)), require_column(wanted.sort)]
     in_groups = wanted.by_type or wanted.histogram or wanted.html is not None
     rows_need_walk = not wanted.views and need_walk(columns)
     return make_report(
@@ -213,7 +223,7 @@ def _sections(report: "Report", wanted: Wanted, top: int | None) -> "list[Sectio
     if wanted.histogram:
         found.append(histogram(report, chosen_columns))
     if wanted.what_if is not None:
-        found.append(what_if(report, wanted.page_sizes))
+        found.append(what_if(report, wanted.what_if))
     return found
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.format.records import ROOT_INODE, Inode
 from mapfs.report.source import Entry
@@ -39,14 +40,17 @@ class StoreTree:
         """The names in a directory."""
         listed = self._filesystem.readdir(directory.place, _DOT_DOT)
         for name, number in sorted((entry.name, entry.inode) for entry in listed):
-            yield self._entry(directory, os.fsdecode(name), self._filesystem.inode(number))
+            path = os.path.join(directory.path, os.fsdecode(name))
+            try:
+                yield self._entry(os.fsdecode(name), path, self._filesystem.inode(number))
+            except MapfsError as error:
+                yield Entry(os.fsdecode(name), path, error=error)
 
     def totals(self, directory: Entry) -> Usage | None:
         """The recursive totals of a directory."""
         return usage_of_tree(self._attribute(directory.place, b"dir"))
 
-    def _entry(self, directory: Entry, name: str, inode: Inode) -> Entry:
-        path = os.path.join(directory.path, name)
+    def _entry(self, name: str, path: str, inode: Inode) -> Entry:
         if inode.is_directory:
             return Entry(name, path, place=inode.number)
         identity = inode.number if inode.nlink > 1 else None

@@ -36,9 +36,11 @@ class Groups:
 def suffix_of(name: str) -> str:
     """The last suffix in lower case with its dot: `.py`; empty if there is none.
 
-    Nothing is one that is long or has a space: it is rather a part of the name.
+    Numbers are none, nor is what is long or has a space: `.so` for `libm.so.6`, nothing for `a.1`.
     """
     stem, dot, suffix = name.rpartition(".")
+    while suffix.isdigit():
+        stem, dot, suffix = stem.rpartition(".")
     if not stem.strip(".") or not suffix or len(suffix) > _LONGEST_SUFFIX or " " in suffix:
         return ""
     return (dot + suffix).lower()

@@ -34,14 +34,13 @@ _DIRECTORY, _FILE, _REST = range(3)
 def write_page(report: Report, path: Path) -> None:
     """Write the page to `path`, in one step: who opens it meets the old one or the whole new one.
 
-    Raises `OSError`, and `UsageError` if something is there that is no file.
+    Raises `OSError`, and what `checked_target` does.
     """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{path}: there is something that is no file")
+    target = checked_target(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
+    file = partial.open("x", encoding="utf-8")
     try:
-        with partial.open("x", encoding="utf-8") as file:
+        with file:
             file.write(page(report))
         partial.replace(target)
     except BaseException:
@@ -49,18 +48,36 @@ def write_page(report: Report, path: Path) -> None:
         raise
 
 
+def checked_target(path: Path) -> Path:
+    """The file that a page at `path` would replace or be, which symbolic links may lead to.
+
+    Raises `UsageError` if something else is there, or no directory for it.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise UsageError(f"{path}: there is something that is no file")
+    if not os.access(target.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written")
+    return target
+
+
 def page(report: Report) -> str:
     """The page. Whatever names files have, they are data in it and never markup or script."""
     style = _part("page.css")
     script = "\n".join(map(_part, _SCRIPTS))
     return Template(_part("page.html")).substitute(
-        title=html.escape(printable(report.root.name)),
+        title=html.escape(printable(_title(report.root))),
         style=style,
         style_hash=_hash_of(style),
         script=script,
         script_hash=_hash_of(script),
         data=json.dumps(_data(report), separators=(",", ":")).translate(_UNSAFE),
     )
+
+
+def _title(root: Node) -> str:
+    """The path that was asked for, unless that says nothing, as `.` does."""
+    return root.name if set(root.name) - {".", "/"} else os.path.abspath(root.name)
 
 
 def _part(name: str) -> str:

@@ -31,14 +31,17 @@ class LiveTree:
         is_mapfs = _attribute(self._top, group) is not None
         self.kind = "mount" if is_mapfs else "directory"
         self.filesystem = "mapfs" if is_mapfs else filesystem_type(self._found.st_dev)
-        self.page_size = os.statvfs(path).f_bsize
+        self.page_size = os.statvfs(path).f_frsize
 
     def root(self) -> Entry:
         """The path that was given, be it a directory or a file."""
         return self._entry(self._path, self._top, self._found)
 
     def entries(self, directory: Entry) -> Iterator[Entry]:
-        """The names in a directory; what is gone before it is looked at is left out."""
+        """The names in a directory; what is gone before it is looked at is left out.
+
+        Raises `PermissionError` also for a directory that may be listed and not searched.
+        """
         with os.scandir(directory.path) as listing:
             names = sorted(os.fsencode(each.name) for each in listing)
         for name in map(os.fsdecode, names):
@@ -49,6 +52,10 @@ class LiveTree:
                     yield self._entry(name, path, found)
             except FileNotFoundError:
                 continue
+            except PermissionError:
+                raise
+            except OSError as error:
+                yield Entry(name, path, error=error)
 
     def totals(self, directory: Entry) -> Usage | None:
         """What mapfs keeps of a tree, whatever its size; None elsewhere."""

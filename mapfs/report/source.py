@@ -13,6 +13,7 @@ class Entry:
 
     `path` leads there from the path that was asked for. `identity` is the same for all names of
     one file, and None if it has no other. `place` is what its source finds a directory by.
+    `error` is why it cannot be looked at; then all else is without meaning.
     """
 
     name: str
@@ -20,6 +21,7 @@ class Entry:
     usage: Usage | None = None  # None: a directory
     identity: Hashable = None
     place: int = 0
+    error: Exception | None = None
 
 
 class Source(Protocol):
@@ -39,7 +41,7 @@ class Source(Protocol):
     def entries(self, directory: Entry) -> Iterator[Entry]:
         """What is in a directory, in the order of the names' bytes.
 
-        Raises `OSError` or `MapfsError` if it cannot be read.
+        Raises `OSError` or `MapfsError` if the directory cannot be read.
         """
 
     def totals(self, directory: Entry) -> Usage | None:

@@ -65,8 +65,8 @@ class Walk:
     ) -> None:
         """`totals_suffice`: do not enter a directory below `keep.depth` whose totals are known.
 
-        `on_file` gets the name and usage of every file; `on_error` the path of each directory that
-        cannot be read.
+        `on_file` gets the name and usage of every file; `on_error` the path of what cannot be
+        read, which is then left out.
         """
         self._source = source
         self._depth, self._most = keep.depth, keep.nodes
@@ -101,6 +101,8 @@ class Walk:
             entry = None
         if entry is None:
             self._leave()
+        elif entry.error is not None:
+            self._on_error(entry.path, entry.error)
         elif entry.usage is None:
             self._enter(entry, Node(entry.name, entry.path, is_directory=True))
         elif entry.identity is None or entry.identity not in self._met:

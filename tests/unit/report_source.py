@@ -1,7 +1,7 @@
 """A `Source` made of dictionaries, and reports over it."""
 
 from collections.abc import Hashable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from mapfs.report.report import Report, make_report
 from mapfs.report.source import Entry
@@ -26,8 +26,14 @@ def file_of(size: int) -> Usage:
     )
 
 
+class Unreadable(NamedTuple):
+    """A directory that cannot be read."""
+
+    error: Exception
+
+
 class TreeOfDicts:
-    """Directories are dictionaries, files their sizes, and an exception is one to be raised."""
+    """Directories are dictionaries, files their sizes, or the error of looking at them."""
 
     kind = "mount"
     filesystem = "mapfs"
@@ -45,8 +51,8 @@ class TreeOfDicts:
     def entries(self, directory: Entry) -> Iterator[Entry]:
         self.entered.append(directory.path)
         tree = self._trees[directory.path]
-        if isinstance(tree, Exception):
-            raise tree
+        if isinstance(tree, Unreadable):
+            raise tree.error
         for name in sorted(tree):
             yield self._entry(name, f"{directory.path}/{name}", tree[name])
 
@@ -54,6 +60,8 @@ class TreeOfDicts:
         return sum_of(self._trees[directory.path])
 
     def _entry(self, name: str, path: str, tree: Any) -> Entry:
+        if isinstance(tree, Exception):
+            return Entry(name, path, error=tree)
         if isinstance(tree, int):
             return Entry(name, path, file_of(tree), self._links.get(path))
         self._trees[path] = tree

@@ -11,7 +11,7 @@ from mapfs.report.sections import Section, entries, histogram, types, what_if
 from mapfs.report.shades import SHADES, shade
 from mapfs.report.tree import Keep, Node
 from mapfs.report.usage import Usage
-from tests.unit.report_source import PAGE, TreeOfDicts, file_of, report_on, sum_of
+from tests.unit.report_source import PAGE, TreeOfDicts, Unreadable, file_of, report_on, sum_of
 
 TREE = {
     "a": {"big": 1_000_000, "deep": {"small": 7, "other": 5120}},
@@ -96,9 +96,16 @@ def test_a_file_with_several_names_counts_once_where_it_is_met_first():
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), MapfsError("bad")])
 def test_what_cannot_be_read_is_told_and_the_walk_goes_on(error):
-    report, failed = report_on({"a": error, "b": {"file": 7}})
+    report, failed = report_on({"a": Unreadable(error), "b": {"file": 7}})
     assert failed == ["top/a"]
     assert report.root.usage == file_of(7)
+
+
+def test_one_file_that_cannot_be_looked_at_does_not_hide_the_others():
+    error = OSError(5, "Input/output error")
+    report, failed = report_on({"a": 7, "b": {"bad": error, "good": 5120}, "c": 1})
+    assert failed == ["top/b/bad"]
+    assert report.root.usage == sum_of({"a": 7, "good": 5120, "c": 1})
 
 
 def test_a_tree_may_be_deeper_than_python_recurses():
@@ -131,7 +138,11 @@ def test_the_path_may_be_a_file():
         ("ends.", ""),
         ("Mr. Smith", ""),
         ("a.thirteen-long", ""),
-        ("libm.so.6", ".6"),
+        ("libm.so.6", ".so"),
+        ("ld-2.36.so.1.2", ".so"),
+        ("file.1", ""),
+        ("12345", ""),
+        ("1.2.3", ""),
     ],
 )
 def test_suffixes(name, suffix):

@@ -96,6 +96,8 @@ def test_tables_of_groups(slack: Slack, tree: Path) -> None:
         ["--sort", "nothing"],
         ["--what-if", "5k"],
         ["--html", "."],
+        ["--html", "/no/such/directory/page.html"],
+        ["--html", "page.html", "--by-type"],
     ],
 )
 def test_words_that_make_no_sense(slack: Slack, tree: Path, words: list[str]) -> None:

@@ -1,7 +1,9 @@
 "use strict";
 
+const byId = (id) => document.getElementById(id);
+
 // The report, as mapfs.report.html wrote it. Sizes are bytes.
-const report = JSON.parse(document.getElementById("data").textContent);
+const report = JSON.parse(byId("data").textContent);
 
 const DIRECTORY = 0;
 const isMapfs = report.filesystem === "mapfs";
@@ -21,9 +23,8 @@ for (const node of nodes) {
   node.children.sort((one, other) => other.allocated - one.allocated);
 }
 const root = nodes[0];
-// The root has the path it was asked for by; its last part is name enough for headings.
-root.path = root.name;
-root.name = root.name.split("/").filter(Boolean).at(-1) ?? root.name;
+// The heading has the path that was asked for; its last part is name enough elsewhere.
+root.name = byId("path").textContent.split("/").filter(Boolean).at(-1) ?? "/";
 const isDirectory = (node) => node.kind === DIRECTORY;
 const pathTo = (node) => (node ? [...pathTo(node.parent), node] : []);
 
@@ -68,4 +69,3 @@ function drawing(tag, attributes, ...children) {
   made.append(...children);
   return made;
 }
-const byId = (id) => document.getElementById(id);
