@@ -26,7 +26,7 @@ _PATIENCE_MS = 60_000  # a busy machine is slow, and that is no fault
 Opened = Callable[..., Page]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there, an event loop is, too
 def browser() -> Iterator[Browser]:
     """Debian's Chromium, with an empty profile that is gone at the end."""
     if _CHROMIUM is None:

@@ -8,7 +8,7 @@ import pytest
 HEAVY = {"lmdb", "pyfuse3", "rich", "sortedcontainers", "trio", "xxhash"}
 
 
-@pytest.mark.parametrize("verb", ["stat", "umount"])
+@pytest.mark.parametrize("verb", ["stat", "slack", "umount"])
 def test_commands_that_open_no_store_load_nothing_of_it(verb: str) -> None:
     program = f"import sys, mapfs.cli, mapfs.cli.{verb}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
