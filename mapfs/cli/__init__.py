@@ -10,7 +10,18 @@ import click
 from mapfs import __version__
 from mapfs.errors import MapfsError
 
-_VERBS: Final = ("mkfs", "mount", "umount", "restart", "stat", "df", "slack", "fsck")
+_VERBS: Final = (
+    "mkfs",
+    "mount",
+    "umount",
+    "restart",
+    "control",
+    "metrics",
+    "stat",
+    "df",
+    "slack",
+    "fsck",
+)
 _INTERRUPTED: Final = 130
 
 

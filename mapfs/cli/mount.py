@@ -47,6 +47,11 @@ _MESSAGE_BYTES: Final = 4096
     type=click.Choice(["auto", "wire", "pyfuse3"]),
     help="What speaks to the kernel (default: auto, which is wire). (-o transport=…)",
 )
+@click.option(
+    "--metrics",
+    metavar="ADDRESS",
+    help="Serve metrics for Prometheus at [HOST:]PORT (default host: 127.0.0.1). (-o metrics=…)",
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground, log to standard error.")
 @click.option(
     "--log",
@@ -152,11 +157,12 @@ def _serve(
     answers FUSE_INIT, which is of an age that cannot have requests sent again.
     """
     from mapfs.filesystem.filesystem import Filesystem
-    from mapfs.fuse.session import serve
-    from mapfs.fuse.worker import Job, open_filesystem
+    from mapfs.fuse.session import Job, serve
+    from mapfs.fuse.worker import open_filesystem
     from mapfs.store.mkfs import machine_page_size
     from mapfs.store.opening import ephemeral_store
 
+    job = Job(store, mountpoint, options)
     if store is None:
         filesystem = Filesystem(
             ephemeral_store(
@@ -166,9 +172,9 @@ def _serve(
             access_times=options.access_times,
         )
     else:
-        filesystem = open_filesystem(Job(store, mountpoint, options))
+        filesystem = open_filesystem(job)
     with contextlib.closing(filesystem):
-        serve(filesystem, str(store or "mapfs-ephemeral"), mountpoint, options, on_ready)
+        serve(filesystem, job, on_ready)
 
 
 Daemon = Callable[[Callable[[], None], Callable[[], None]], int]

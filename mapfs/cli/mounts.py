@@ -7,23 +7,37 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+_OWNER: Final = re.compile(rb"(?:^|,)user_id=(\d+)")
 _ESCAPE: Final = re.compile(rb"\\([0-7]{3})")
 
 
 class Mount(NamedTuple):
-    """One mounted mapfs: the store's path, or what stands for one, and where it is mounted."""
+    """One mounted mapfs: the store's path, or what stands for one, and where it is mounted.
+
+    `device` is the `st_dev` of its files; `owner` the user who mounted it.
+    """
 
     source: Path
     mountpoint: Path
+    device: int
+    owner: int
 
 
 def mapfs_mounts() -> Iterator[Mount]:
     """Every mapfs mount that this process can see, the latest last."""
     for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
         before, _, after = line.partition(b" - ")
-        kind, source, *_ = after.split(b" ")
+        kind, source, options, *_ = after.split(b" ")
         if kind == b"fuse.mapfs":
-            yield Mount(_path(source), _path(before.split(b" ")[4]))
+            _, _, device, _, mountpoint, *_ = before.split(b" ")
+            major, minor = map(int, device.split(b":"))
+            owner = _OWNER.search(options)
+            yield Mount(
+                _path(source),
+                _path(mountpoint),
+                os.makedev(major, minor),
+                int(owner[1]) if owner else 0,
+            )
 
 
 def _path(field: bytes) -> Path:

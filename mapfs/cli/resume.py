@@ -1,6 +1,7 @@
 """A supervisor that goes on with a mount in a program that was executed anew.
 
-Run as `python -m mapfs.cli.resume STORE MNT OPTIONS LOG FOREGROUND FD FLAGS`, by itself only.
+Run as `python -m mapfs.cli.resume STORE MNT OPTIONS LOG FOREGROUND FD FLAGS TAKEOVERS`, by itself
+only.
 """
 
 import logging
@@ -13,9 +14,8 @@ from mapfs.cli.logs import log_handler, log_to
 from mapfs.errors import MountError
 from mapfs.fuse.device import default_flags
 from mapfs.fuse.options import MountOptions
-from mapfs.fuse.session import Connection
+from mapfs.fuse.session import Connection, Job
 from mapfs.fuse.supervisor import Supervisor
-from mapfs.fuse.worker import Job
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,14 @@ class Supervision:
         os.set_inheritable(connection.fd, True)  # noqa: FBT003 (takes it so only)
         words = [os.fspath(self.store), os.fspath(self.mountpoint), self.options]
         words += [os.fspath(self.log or ""), "1" if self.is_foreground else ""]
-        words += [str(connection.fd), str(int(connection.flags))]
+        words += [str(connection.fd), str(int(connection.flags)), str(connection.takeovers)]
         command = [sys.executable, "-P", "-m", "mapfs.cli.resume", *words]
         os.execv(sys.executable, command)  # noqa: S606 (this process is to go on)
 
 
 def main() -> None:
-    store, mountpoint, options, log, is_foreground, fd, flags = sys.argv[1:]
+    store, mountpoint, options, log, is_foreground, fd, flags, *more = sys.argv[1:]
+    takeovers = int(more[0]) if more else 1
     path = Path(log) if log else None
     supervision = Supervision(
         Path(store), Path(mountpoint), options, path, is_foreground=bool(is_foreground)
@@ -52,7 +53,7 @@ def main() -> None:
     log_to(None if is_foreground else log_handler(path))
     os.set_inheritable(int(fd), False)  # noqa: FBT003 (takes it so only)
     Path("/proc/self/comm").write_text("mapfs")
-    supervisor = supervision.supervisor(Connection(int(fd), int(flags), is_taken_over=True))
+    supervisor = supervision.supervisor(Connection(int(fd), int(flags), takeovers))
     try:
         sys.exit(supervisor.run(lambda: None, lambda: None))
     except MountError as error:

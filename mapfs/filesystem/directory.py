@@ -48,6 +48,12 @@ class DirectoryTable:
         self._transaction = store.transaction
         self._inodes = inodes
 
+    def home_name(self, inode: Inode) -> bytes | None:
+        """The name of an inode's home entry; None if it has none."""
+        key = pair_key(inode.parent, inode.cookie)
+        value = self._transaction.get(Table.COOKIES, key)
+        return None if value is None else Listed.unpack(key, value).name
+
     def find(self, directory: Inode, name: bytes) -> Entry | None:
         """The entry `name`, or None. Raises `NotADirectoryFileError` or `NameTooLongError`."""
         if not directory.is_directory:

@@ -9,6 +9,7 @@ errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from mapfs.errors import (
     InvalidArgumentError,
@@ -22,7 +23,7 @@ from mapfs.filesystem.content import ColdLoader, Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.durability import Durability, logged
 from mapfs.filesystem.extents import ExtentMap
-from mapfs.filesystem.inode import InodeTable
+from mapfs.filesystem.inode import CacheUse, InodeTable
 from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
 from mapfs.filesystem.namespace import Namespace
 from mapfs.filesystem.xattr import XattrTable
@@ -119,6 +120,23 @@ class Filesystem(Durability):
         for name in filter(None, path.split(b"/")):
             inode = self._names.lookup(inode, name)
         return inode
+
+    def path_of(self, number: int) -> bytes | None:
+        """A path of an inode from the root, without a slash before it; None if it has none.
+
+        Of a file with several names it is the oldest. Raises `NotFoundError`.
+        """
+        return self._names.path(self._inodes.peek(number))
+
+    def numbers(self, after: int, most: int) -> list[int]:
+        """Up to so many numbers of inodes above `after`, ascending; new directories may lack."""
+        records = self.store.transaction.scan(Table.INODES, id_key(after + 1), b"\xff" * 9)
+        return [id_of(key) for key, _ in islice(records, most)]
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What the cache of inodes was good for so far."""
+        return self._inodes.cache_use
 
     @logged
     def setattr(self, number: int, changes: Changes) -> Inode:

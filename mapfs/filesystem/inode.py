@@ -11,7 +11,7 @@ refuses on a read-only store.
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from mapfs.errors import DamagedStoreError, NotFoundError, ReadOnlyError
@@ -23,6 +23,14 @@ from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
 _MOST_CACHED: Final = 32768
+
+
+class CacheUse(NamedTuple):
+    """How often an inode was found in the cache, how often not, and how many it holds."""
+
+    hits: int
+    misses: int
+    inodes: int
 
 
 class InodeTable:
@@ -42,13 +50,21 @@ class InodeTable:
         self._retotalled: set[int] = set()
         self._newly_counted: list[int] = []
         self._folded = False
+        self._hits = self._misses = 0
+
+    @property
+    def cache_use(self) -> CacheUse:
+        """What the cache was good for so far."""
+        return CacheUse(self._hits, self._misses, len(self._cache))
 
     def get(self, number: int) -> Inode:
         """The inode `number`. Raises `NotFoundError` if it is not in use."""
         inode = self._cache.get(number)
         if inode is not None:
             self._cache.move_to_end(number)
+            self._hits += 1
             return inode
+        self._misses += 1
         inode = self._live.get(number)
         if inode is None:
             inode = self._load(number)

@@ -24,7 +24,7 @@ from mapfs.filesystem.content import Content
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.xattr import XattrTable
-from mapfs.format.records import Inode, Table, id_key
+from mapfs.format.records import ROOT_INODE, Inode, Table, id_key
 from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
@@ -56,6 +56,19 @@ class Namespace:
         if name in (b".", b".."):
             return directory if name == b"." else self._inodes.get(directory.parent)
         return self._inodes.get(self._directories.require(directory, name).inode)
+
+    def path(self, inode: Inode) -> bytes | None:
+        """The path of an inode from the root, by home entries; None if it has no name.
+
+        Raises `DamagedStoreError` if it does not hang on the root.
+        """
+        names: list[bytes] = []
+        for each in self._inodes.lineage(inode):
+            name = b"" if each.number == ROOT_INODE else self._directories.home_name(each)
+            if name is None:
+                return None
+            names.append(name)
+        return b"/".join(reversed(names[:-1]))
 
     def create(
         self, place: Place, mode: int, caller: Caller, *, rdev: int = 0, target: bytes = b""

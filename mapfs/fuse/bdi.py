@@ -19,16 +19,8 @@ _BDI: Final = Path("/sys/class/bdi")
 _SETTINGS: Final = {"strict_limit": 1, "max_bytes": 96 << 20, "read_ahead_kb": 1024}
 
 
-def tune(mountpoint: Path) -> None:
-    """Set the bdi of a mount for speed, where that is allowed: root may.
-
-    Asks the mount for its device number, so it must be served by another thread.
-    """
-    try:
-        device = mountpoint.stat().st_dev
-    except OSError as error:
-        _log.warning("%s: %s", mountpoint, error.strerror)
-        return
+def tune(device: int) -> None:
+    """Set the bdi of the mount with this `st_dev` for speed, where that is allowed: root may."""
     directory = _BDI / f"{os.major(device)}:{os.minor(device)}"
     for name, value in _SETTINGS.items():
         try:

@@ -1,11 +1,13 @@
 """When to commit: on fsync, on a timer, when much has changed, and when space runs out."""
 
 import logging
+from time import perf_counter_ns
 
 import trio
 
 from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse.counters import Timings, new_times, note_time
 from mapfs.store.store import Condition
 from mapfs.store.transaction import LogSync
 
@@ -27,6 +29,9 @@ class Committer:
         self._pressure = trio.Event()
         self._condition = filesystem.store.condition
         self._lost = len(filesystem.store.backing.lost)
+        self._times = new_times()
+        self._failures = 0
+        self._log_syncs = 0
 
     async def sync(self, inode: int | None = None) -> None:
         """Return when everything that was changed before the call is durable.
@@ -80,6 +85,7 @@ class Committer:
     def _synced(self, *, succeeded: bool) -> None:
         if succeeded:
             self._durable = self._begun
+            self._log_syncs += 1
         self._filesystem.end_log_sync(succeeded=succeeded)
 
     async def _sync_by_log(self) -> bool:
@@ -97,6 +103,7 @@ class Committer:
 
     async def _commit(self) -> None:
         self._begun += 1
+        begun = perf_counter_ns()
         commit = self._filesystem.begin_commit()
         succeeded = False
         try:
@@ -105,7 +112,19 @@ class Committer:
             self._durable = self._committed = self._begun
         finally:
             self._filesystem.end_commit(succeeded=succeeded)
+            note_time(self._times, perf_counter_ns() - begun)
+            self._failures += not succeeded
             self._report()
+
+    @property
+    def commits(self) -> Timings:
+        """The commits so far, those that failed included."""
+        return Timings.of(self._times, self._failures)
+
+    @property
+    def log_syncs(self) -> int:
+        """How often the log alone made everything durable."""
+        return self._log_syncs
 
     def _report(self) -> None:
         """Log it when the host's errors change what the filesystem can promise."""

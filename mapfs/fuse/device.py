@@ -16,6 +16,7 @@ from typing import Final
 
 from mapfs.errors import BusyMountError, MountError
 from mapfs.fuse.options import MS_NODEV, MS_NOSUID, MS_POSIXACL, MountOptions
+from mapfs.store.syscalls import syncfs
 
 _MNT_DETACH: Final = 2
 _NAMED_FLAGS: Final = {1: "ro", 2: "nosuid", 4: "nodev", 8: "noexec", 16: "sync", 1024: "noatime"}
@@ -116,6 +117,18 @@ def _unmount_as_user(mountpoint: Path, *, lazy: bool) -> str | None:
     """Have fusermount3 unmount, or say why not."""
     result = _fusermount(["-u", *(["-z"] if lazy else []), "--", os.fspath(mountpoint)])
     return _last_line(result.stderr) if result.returncode else None
+
+
+def sync(mountpoint: Path) -> None:
+    """Let the kernel write what it holds of a mount, and wait. Raises `OSError`.
+
+    It does so by requests, so the mount must be served by another thread.
+    """
+    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
 
 
 def _fusermount(

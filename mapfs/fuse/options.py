@@ -1,9 +1,10 @@
 """Mount options: what `-o` accepts, and how a mount behaves."""
 
 import enum
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from mapfs.errors import UsageError
 from mapfs.filesystem.filesystem import AccessTimes, Listing
@@ -49,6 +50,10 @@ _IGNORED: Final = frozenset(
         "_netdev",
     }
 )
+_ADDRESS: Final = re.compile(
+    r"(?:(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<host>[a-z0-9.-]*)):)?(?P<port>\d{1,5})",
+    re.ASCII | re.IGNORECASE,
+)
 _LEAST_ADDRESS_SPACE: Final = 8 << 20
 
 
@@ -67,6 +72,16 @@ class Transport(enum.Enum):
     PYFUSE3 = "pyfuse3"
 
 
+class Address(NamedTuple):
+    """Where to listen: a host by name or number, and a TCP port, 0 for any that is free."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """How a filesystem is mounted. `commit` is seconds; `address_space` bytes, None unbounded."""
@@ -79,6 +94,7 @@ class MountOptions:
     address_space: int | None = None
     listing: Listing = field(default=Listing.HIDDEN)
     transport: Transport = Transport.AUTO
+    metrics: Address | None = None
 
     @property
     def read_only(self) -> bool:
@@ -126,6 +142,13 @@ def _seconds(value: str) -> float:
     return seconds
 
 
+def _address(value: str) -> Address:
+    found = _ADDRESS.fullmatch(value)
+    if found is None or int(found["port"]) >= 1 << 16:
+        raise ValueError("not an address like 9100, 127.0.0.1:9100 or [::1]:9100")
+    return Address(found["number"] or found["host"] or "127.0.0.1", int(found["port"]))
+
+
 def _address_space(value: str) -> int:
     size = parse_size(value)
     if size < _LEAST_ADDRESS_SPACE:
@@ -138,6 +161,7 @@ _OURS: Final[dict[str, Callable[[MountOptions, str], MountOptions]]] = {
     "acl": lambda options, _: replace(options, acl=True),
     "noacl": lambda options, _: replace(options, acl=False),
     "cache=": lambda options, value: replace(options, cache=Cache(value)),
+    "metrics=": lambda options, value: replace(options, metrics=_address(value)),
     "commit=": lambda options, value: replace(options, commit=_seconds(value)),
     "address_space=": lambda options, value: replace(options, address_space=_address_space(value)),
     "transport=": lambda options, value: replace(options, transport=Transport(value)),

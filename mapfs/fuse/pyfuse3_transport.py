@@ -10,6 +10,7 @@ import errno
 import functools
 import logging
 import os
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar, cast
 
@@ -36,7 +37,10 @@ from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Inode
 from mapfs.fuse.commits import Committer
+from mapfs.fuse.counters import Counters
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, Cache, MountOptions
+from mapfs.fuse.pyfuse3_calls import describe
+from mapfs.fuse.tracing import Event
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +64,26 @@ _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
 def _handler(function: _Handler) -> _Handler:
+    """Map every error, retry once when space can be won, and count how it went."""
+    mapped = _mapped(function)
+
+    @functools.wraps(function)
+    async def call(self: "Pyfuse3Transport", *arguments: Any) -> Any:  # noqa: ANN401 (any handler)
+        begun = time.perf_counter_ns()
+        code = 0
+        try:
+            return await mapped(self, *arguments)
+        except FUSEError as error:
+            code = error.errno
+            raise
+        finally:
+            nanoseconds = time.perf_counter_ns() - begun
+            self.answered(function.__name__, arguments, code, nanoseconds)
+
+    return cast("_Handler", call)
+
+
+def _mapped(function: _Handler) -> _Handler:
     """Map every error to the errno that the kernel gets; retry once when space can be won."""
 
     @functools.wraps(function)
@@ -100,6 +124,7 @@ async def _with_reclaim(
 class Pyfuse3Transport(pyfuse3.Operations):
     """Serves one filesystem on one FUSE connection."""
 
+    name = "pyfuse3"
     supports_dot_lookup = True
 
     def __init__(
@@ -114,6 +139,8 @@ class Pyfuse3Transport(pyfuse3.Operations):
         self.enable_writeback_cache = options.cache is Cache.WRITEBACK
         self.enable_acl = options.acl
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
+        self.counters: Counters[str] = Counters(str)
+        self.trace: Callable[[Event], None] | None = None
 
     async def run(self) -> None:
         """Serve the connection until it is unmounted or `stop` is called."""
@@ -131,6 +158,32 @@ class Pyfuse3Transport(pyfuse3.Operations):
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
         pyfuse3.terminate()
+
+    def collect(self) -> None:
+        """Count and trace what threads have answered: here they answer nothing."""
+
+    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+        """Have the kernel write back what it holds of a file, and drop it: all, here.
+
+        Waits for requests: to be called in a worker thread. Raises `OSError`.
+        """
+        del offset, length
+        try:
+            pyfuse3.invalidate_inode(InodeT(inode))
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # the kernel knows no such inode
+                raise
+
+    def answered(
+        self, operation: str, arguments: tuple[Any, ...], code: int, nanoseconds: int
+    ) -> None:
+        """Count a call, and tell who listens."""
+        self.counters.add(operation, nanoseconds, code)
+        if self.trace is not None:
+            try:
+                self.trace(describe(operation, arguments, code, nanoseconds))
+            except Exception:  # noqa: BLE001 (an exception would end the daemon)
+                _log.exception("%s could not be traced", operation)
 
     async def before_answer(self, handler: str) -> None:
         """What must be done for a change to be as safe as it is said to be when it is answered."""
@@ -157,6 +210,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
         absent.entry_timeout = _CACHE_SECONDS
         return absent
 
+    @_handler
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, _ in inode_list:
             try:
@@ -251,6 +305,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
             if not pyfuse3.readdir_reply(token, FileNameT(entry.name), attributes, entry.cookie):
                 return
 
+    @_handler
     async def releasedir(self, fh: FileHandleT) -> None:
         pass
 
@@ -285,15 +340,25 @@ class Pyfuse3Transport(pyfuse3.Operations):
         if load is not None:
             await trio.to_thread.run_sync(load)
         views = self._filesystem.read(fh, off, size)
+        self._count_read(fh, sum(view.nbytes for view in views), is_cold=load is not None)
         # pyfuse3 takes any buffer: one view goes to the kernel without a copy.
         return cast("bytes", views[0]) if len(views) == 1 else b"".join(views)
+
+    def _count_read(self, inode: int, size: int, *, is_cold: bool) -> None:
+        self.counters.recent.append(inode)
+        self.counters.read_bytes += size
+        self.counters.cold_bytes += size if is_cold else 0
 
     @_handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
         # that comes behind that would set them later than anybody was told.
-        return self._filesystem.write(fh, off, buf, stamp=not self.enable_writeback_cache)
+        written = self._filesystem.write(fh, off, buf, stamp=not self.enable_writeback_cache)
+        self.counters.recent.append(fh)
+        self.counters.written_bytes += written
+        return written
 
+    @_handler
     async def release(self, fh: FileHandleT) -> None:
         pass
 

@@ -10,19 +10,26 @@ import gc
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 import trio
 
 from mapfs.errors import MapfsError, MountError
 from mapfs.filesystem.filesystem import Filesystem
-from mapfs.fuse import bdi, device
+from mapfs.fuse import bdi, device, scraping
+from mapfs.fuse.commands import Commands
 from mapfs.fuse.commits import Committer
+from mapfs.fuse.control import ControlServer, ControlSocket
 from mapfs.fuse.memory import Memory
 from mapfs.fuse.options import MountOptions, Transport
-from mapfs.store.syscalls import syncfs
+from mapfs.fuse.scraping import MetricsServer
+from mapfs.fuse.statistics import Statistics
+from mapfs.fuse.tracing import Tracer
+from mapfs.fuse.transport import ServingTransport
 
 _log = logging.getLogger(__name__)
 
@@ -37,52 +44,61 @@ HAND_OVER: Final = signal.SIGUSR1
 class Connection(NamedTuple):
     """A FUSE connection on which FUSE_INIT was answered, agreeing on the flags `Init`.
 
-    `is_taken_over` says that another process has served it before.
+    `takeovers` says how many processes have served it before.
     """
 
     fd: int
     flags: int
-    is_taken_over: bool
+    takeovers: int
+
+    @property
+    def is_taken_over(self) -> bool:
+        """Whether another process has served it before."""
+        return self.takeovers > 0
 
 
-class _Server(Protocol):
-    """A transport."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is mounted where; `store` is None for a filesystem in memory."""
 
-    async def run(self) -> None:
-        """Serve until the filesystem is unmounted or `stop` is called."""
+    store: Path | None
+    mountpoint: Path
+    options: MountOptions
 
-    def stop(self) -> None:
-        """Let `run` return."""
+    @property
+    def source(self) -> str:
+        """What the kernel names as what is mounted."""
+        return "mapfs-ephemeral" if self.store is None else str(self.store)
 
 
-def serve(
-    filesystem: Filesystem,
-    source: str,
-    mountpoint: Path,
-    options: MountOptions,
-    on_ready: Callable[[], None],
-) -> None:
+def serve(filesystem: Filesystem, job: Job, on_ready: Callable[[], None]) -> None:
     """Mount, call `on_ready`, and serve until unmounted. Raises `MountError` before that."""
     filesystem.forget_requests()
-    fd = device.mount(source, mountpoint, options)
+    metrics = listen_for_metrics(job)
+    fd = device.mount(job.source, job.mountpoint, job.options)
     try:
-        _Session(filesystem, mountpoint, options, on_ready).run(fd)
+        _Session(filesystem, job, on_ready, metrics).run(fd)
     except BaseException:
         # A mount without a daemon would answer every access with an error.
         with contextlib.suppress(MountError):
-            device.unmount(mountpoint, lazy=True)
+            device.unmount(job.mountpoint, lazy=True)
         raise
     finally:
         with contextlib.suppress(OSError):
             os.close(fd)
 
 
+def listen_for_metrics(job: Job) -> socket.socket | None:
+    """A socket for who scrapes the mount, if that is asked for. Raises `MountError`."""
+    return None if job.options.metrics is None else scraping.listen(job.options.metrics)
+
+
 def serve_connection(
     filesystem: Filesystem,
     connection: Connection,
-    mountpoint: Path,
-    options: MountOptions,
+    job: Job,
     on_ready: Callable[[], None],
+    metrics: socket.socket | None,
 ) -> bool:
     """Serve a mount of the wire transport until it is unmounted, or another is to go on (True).
 
@@ -90,7 +106,7 @@ def serve_connection(
     """
     if not connection.is_taken_over:
         filesystem.forget_requests()
-    return _Session(filesystem, mountpoint, options, on_ready).run_connection(connection)
+    return _Session(filesystem, job, on_ready, metrics).run_connection(connection)
 
 
 class _Session:
@@ -99,14 +115,17 @@ class _Session:
     def __init__(
         self,
         filesystem: Filesystem,
-        mountpoint: Path,
-        options: MountOptions,
+        job: Job,
         on_ready: Callable[[], None],
+        metrics: socket.socket | None,
     ) -> None:
         self._filesystem = filesystem
-        self._mountpoint = mountpoint
-        self._options = options
+        self._job = job
+        self._mountpoint = job.mountpoint
+        self._options = job.options
+        self._takeovers = 0
         self._on_ready = on_ready
+        self._metrics = metrics
         self._committer = Committer(filesystem)
 
     def run(self, fd: int) -> None:
@@ -114,7 +133,7 @@ class _Session:
         self._transport = self._make_transport(fd)
         trio.run(self._serve, None)
 
-    def _make_transport(self, fd: int) -> _Server:
+    def _make_transport(self, fd: int) -> ServingTransport:
         """The transport asked for; what another one needs is not imported."""
         if self._options.transport is Transport.PYFUSE3:
             from mapfs.fuse.pyfuse3_transport import Pyfuse3Transport
@@ -139,6 +158,7 @@ class _Session:
             Init(connection.flags),
             is_taken_over=connection.is_taken_over,
         )
+        self._takeovers = connection.takeovers
         trio.run(self._serve, transport.hand_over)
         return transport.is_handed_over
 
@@ -150,14 +170,53 @@ class _Session:
             nursery.start_soon(self._committer.run, self._options.commit)
             nursery.start_soon(Memory(self._filesystem).run)
             await nursery.start(self._obey, hand_over)
-            nursery.start_soon(self._get_ready)
+            statistics = self._statistics()
+            if self._metrics is not None:
+                server = MetricsServer(statistics.snapshot, self._mountpoint)
+                nursery.start_soon(server.run, self._metrics)
+            nursery.start_soon(self._get_ready, nursery, statistics)
             await self._transport.run()
             nursery.cancel_scope.cancel()
 
-    async def _get_ready(self) -> None:
+    async def _get_ready(self, nursery: trio.Nursery, statistics: Statistics) -> None:
         """What needs a mount that is served already."""
-        await trio.to_thread.run_sync(bdi.tune, self._mountpoint, abandon_on_cancel=True)
+        number = await trio.to_thread.run_sync(self._tune, abandon_on_cancel=True)
+        try:
+            bound = ControlSocket(self._bundle, number)
+        except OSError as error:
+            _log.warning("%s has no control socket: %s", self._mountpoint, error)
+        else:
+            await nursery.start(self._control(statistics).run, bound)
         self._on_ready()
+
+    def _tune(self) -> int:
+        """Set the mount up for speed; returns its device number, 0 if that cannot be known."""
+        try:
+            number = self._mountpoint.stat().st_dev
+        except OSError as error:
+            _log.warning("%s: %s", self._mountpoint, error.strerror)
+            return 0
+        bdi.tune(number)
+        return number
+
+    @property
+    def _bundle(self) -> Path | None:
+        """Where the control socket belongs; a mount that only reads must not write there."""
+        return None if self._options.read_only else self._job.store
+
+    def _statistics(self) -> Statistics:
+        return Statistics(
+            self._filesystem,
+            self._committer,
+            self._transport,
+            store=self._job.store,
+            takeovers=self._takeovers,
+        )
+
+    def _control(self, statistics: Statistics) -> ControlServer:
+        filesystem, transport = self._filesystem, self._transport
+        commands = Commands(filesystem, self._committer, transport, statistics, self._mountpoint)
+        return ControlServer(commands, Tracer(transport, filesystem.path_of), transport)
 
     async def _obey(
         self,
@@ -190,15 +249,7 @@ class _Session:
     async def _detach(self) -> None:
         """Leave a mount that is in use: first fetch and commit what the kernel still holds."""
         with contextlib.suppress(MapfsError, OSError):
-            await trio.to_thread.run_sync(_sync_mount, self._mountpoint)
+            await trio.to_thread.run_sync(device.sync, self._mountpoint)
             await self._committer.sync()
         with contextlib.suppress(MountError):
             await trio.to_thread.run_sync(lambda: device.unmount(self._mountpoint, lazy=True))
-
-
-def _sync_mount(mountpoint: Path) -> None:
-    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        syncfs(fd)
-    finally:
-        os.close(fd)

@@ -21,11 +21,11 @@ from typing import Final, NamedTuple
 
 from mapfs.errors import DaemonError, MountError
 from mapfs.fuse import device, worker
-from mapfs.fuse.session import HAND_OVER, LEAVE, Connection
+from mapfs.fuse.session import HAND_OVER, LEAVE, Connection, Job
 from mapfs.fuse.wire import loop as _loop  # noqa: F401 (for the workers)
 from mapfs.fuse.wire.negotiation import negotiate
 from mapfs.fuse.wire.protocol import Init
-from mapfs.fuse.worker import HANDED_OVER, MESSAGE_BYTES, OPENED, READY, Job
+from mapfs.fuse.worker import HANDED_OVER, MESSAGE_BYTES, OPENED, READY
 
 _log = logging.getLogger(__name__)
 
@@ -115,7 +115,8 @@ class Supervisor:
             with contextlib.suppress(OSError):  # if it died there is no answer either
                 worker.send_connection(channel, self._connection)
             self._expect(READY)
-        self._connection = self._connection._replace(is_taken_over=True)
+        takeovers = self._connection.takeovers + 1
+        self._connection = self._connection._replace(takeovers=takeovers)
         if self._asked_to_leave is not None:
             os.kill(self._worker.pid, self._asked_to_leave)
 
@@ -136,13 +137,13 @@ class Supervisor:
 
     def _mount(self) -> Connection:
         job = self._job
-        fd = device.mount(str(job.store), job.mountpoint, job.options)
+        fd = device.mount(job.source, job.mountpoint, job.options)
         flags = negotiate(fd, job.options)
         if Init.HAS_RESEND not in flags:
             _log.warning(
                 "this kernel cannot send requests again (Linux 6.9): no worker is replaced"
             )
-        return Connection(fd, flags, is_taken_over=False)
+        return Connection(fd, flags, takeovers=0)
 
     def _wait(self) -> int:
         """The exit code of the worker when it ends, or minus the signal that ended it."""

@@ -11,14 +11,11 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from mapfs.errors import MapfsError, StoreInUseError
+from mapfs.errors import MapfsError, MountError, StoreInUseError
 from mapfs.filesystem.filesystem import Filesystem
-from mapfs.fuse.options import MountOptions
-from mapfs.fuse.session import Connection, serve_connection
+from mapfs.fuse.session import Connection, Job, listen_for_metrics, serve_connection
 from mapfs.store.opening import open_store
 from mapfs.store.store import Store
 
@@ -29,23 +26,14 @@ READY: Final = b"ready"
 MESSAGE_BYTES: Final = 4096
 # The exit code that says: another worker is to go on.
 HANDED_OVER: Final = 75
-_CONNECTION: Final = struct.Struct("<Q?")
+_CONNECTION: Final = struct.Struct("<QI")
 # How long somebody who looks at the store may keep a worker from taking over.
 _PATIENCE_SECONDS: Final = 60
 _PAUSE_SECONDS: Final = 0.02
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """What is mounted where."""
-
-    store: Path
-    mountpoint: Path
-    options: MountOptions
-
-
 def open_filesystem(job: Job, *, keep_orphans: bool = False) -> Filesystem:
-    """The filesystem of a job. Raises what `open_store` does."""
+    """The filesystem of a job that has a store. Raises what `open_store` does."""
     options = job.options
     opened = _open(job, wait=keep_orphans)
     if opened.lost_data:
@@ -63,6 +51,7 @@ def open_filesystem(job: Job, *, keep_orphans: bool = False) -> Filesystem:
 def _open(job: Job, *, wait: bool) -> Store:
     """Open the store; with `wait` somebody else may have it for a while."""
     options = job.options
+    assert job.store is not None
     end = time.monotonic() + (_PATIENCE_SECONDS if wait else 0)
     while True:
         try:
@@ -77,7 +66,7 @@ def _open(job: Job, *, wait: bool) -> Store:
 
 def send_connection(channel: socket.socket, connection: Connection) -> None:
     """Hand a worker the connection. Raises `OSError` if it has died."""
-    message = _CONNECTION.pack(connection.flags, connection.is_taken_over)
+    message = _CONNECTION.pack(connection.flags, connection.takeovers)
     socket.send_fds(channel, [message], [connection.fd])
 
 
@@ -86,9 +75,9 @@ def _receive_connection(channel: socket.socket) -> Connection | None:
     message, fds, _, _ = socket.recv_fds(channel, _CONNECTION.size, 1)
     if not message:
         return None
-    flags, is_taken_over = _CONNECTION.unpack(message)
+    flags, takeovers = _CONNECTION.unpack(message)
     os.set_inheritable(fds[0], False)  # noqa: FBT003 (takes it so only)
-    return Connection(fds[0], flags, is_taken_over)
+    return Connection(fds[0], flags, takeovers)
 
 
 def run(
@@ -119,11 +108,23 @@ def run(
         return exit_code
 
 
+def _listen_for_metrics(job: Job, *, is_taken_over: bool) -> socket.socket | None:
+    """A socket for who scrapes; a mount that goes on does so without it if need be."""
+    try:
+        return listen_for_metrics(job)
+    except MountError as error:
+        if not is_taken_over:
+            raise
+        _log.error("%s", error)
+        return None
+
+
 def _work(
     job: Job, channel: socket.socket, on_ready: Callable[[], None], *, is_taken_over: bool
 ) -> int:
     # The supervisor's own: whoever handed it a signal meant the supervisor.
     os.setpgid(0, 0)
+    metrics = _listen_for_metrics(job, is_taken_over=is_taken_over)
     filesystem = open_filesystem(job, keep_orphans=is_taken_over)
     channel.send(OPENED)
     connection = _receive_connection(channel)
@@ -131,7 +132,7 @@ def _work(
         filesystem.close()
         return 1
     # Not closed if this raises: the mount goes on, and the log has what is to be committed.
-    if serve_connection(filesystem, connection, job.mountpoint, job.options, on_ready):
+    if serve_connection(filesystem, connection, job, on_ready, metrics):
         filesystem.hand_over()
         return HANDED_OVER
     filesystem.close()

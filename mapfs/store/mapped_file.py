@@ -62,6 +62,11 @@ class MappedFile:
         ]
 
     @property
+    def windows(self) -> int:
+        """The number of windows that are cached."""
+        return len(self._windows)
+
+    @property
     def mapped_bytes(self) -> int:
         """The address space that the cached windows take."""
         return sum(window.nbytes for window in self._windows.values())

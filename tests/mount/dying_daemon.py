@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from mapfs.cli import main
-from mapfs.fuse import worker
+from mapfs.fuse import session, worker
 from mapfs.fuse.wire.loop import WireTransport
 from mapfs.fuse.wire.protocol import Opcode
 from mapfs.fuse.wire.request import Answer, Request
@@ -40,7 +40,7 @@ def _patch() -> None:
         _die_if(f"after {name}")
         return answer
 
-    def open_or_end(job: worker.Job, *, keep_orphans: bool = False):
+    def open_or_end(job: session.Job, *, keep_orphans: bool = False):
         if MOMENT.exists() and MOMENT.read_text() == "opening" and keep_orphans:
             os._exit(3)
         return open_filesystem(job, keep_orphans=keep_orphans)

@@ -379,7 +379,18 @@ def commands() -> dict[str, click.Command]:
     return found
 
 
+def with_subcommands(command: click.Command) -> list[click.Command]:
+    """A verb, and what it has of commands of its own."""
+    if command is mapfs or not isinstance(command, click.Group):
+        return [command]
+    return [command, *command.commands.values()]
+
+
 def option_names(command: click.Command) -> set[str]:
+    return set().union(*map(own_option_names, with_subcommands(command)))
+
+
+def own_option_names(command: click.Command) -> set[str]:
     settings = command.context_settings
     if command is not mapfs and command is not mount_helper.command:
         settings = {**mapfs.context_settings, **settings}  # a verb inherits them
@@ -416,11 +427,12 @@ def test_options_of_manual_page(page):
 @pytest.mark.parametrize("page", MAN_PAGES, ids=lambda page: page.name)
 def test_arguments_of_manual_page(page):
     command = commands()[page.name]
-    arguments = [each for each in command.params if isinstance(each, click.Argument)]
     wanted = {
         word.removesuffix("S") if argument.nargs == -1 else word
-        for argument in arguments
-        for word in re.findall(r"[A-Z]+", argument.make_metavar(click.Context(command)))
+        for each in with_subcommands(command)
+        for argument in each.params
+        if isinstance(argument, click.Argument)
+        for word in re.findall(r"[A-Z]+", argument.make_metavar(click.Context(each)))
     }
     assert wanted <= set(re.findall(r"\*([A-Z]+)\*", section(page, "SYNOPSIS")))
 

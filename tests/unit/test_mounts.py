@@ -8,7 +8,7 @@ from mapfs.cli.mounts import Mount, mapfs_mounts, mount_at, mount_of_store
 
 MOUNTINFO = b"""\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
-90 22 0:50 / /mnt/a rw,nosuid,nodev shared:2 - fuse.mapfs /stores/a.mapfs rw,user_id=0
+90 22 0:50 / /mnt/a rw,nosuid,nodev shared:2 - fuse.mapfs /stores/a.mapfs rw,user_id=1000
 91 22 0:51 / /mnt/other rw shared:3 master:4 - fuse.sshfs host:/ rw
 92 22 0:52 / /mnt/with\\040space\\011tab\\134x ro - fuse.mapfs /stores/b\\040b.mapfs ro
 93 22 0:53 / /mnt/a rw - fuse.mapfs mapfs-ephemeral rw
@@ -27,10 +27,10 @@ def _mountinfo(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_mapfs_mounts() -> None:
     assert list(mapfs_mounts()) == [
-        Mount(Path("/stores/a.mapfs"), Path("/mnt/a")),
-        Mount(Path("/stores/b b.mapfs"), Path("/mnt/with space\ttab\\x")),
-        Mount(Path("mapfs-ephemeral"), Path("/mnt/a")),
-        Mount(Path("/stores/c.mapfs"), Path("/mnt/\udcff\udcfe")),
+        Mount(Path("/stores/a.mapfs"), Path("/mnt/a"), 50, 1000),
+        Mount(Path("/stores/b b.mapfs"), Path("/mnt/with space\ttab\\x"), 52, 0),
+        Mount(Path("mapfs-ephemeral"), Path("/mnt/a"), 53, 0),
+        Mount(Path("/stores/c.mapfs"), Path("/mnt/\udcff\udcfe"), 54, 0),
     ]
 
 

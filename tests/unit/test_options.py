@@ -117,3 +117,28 @@ def test_every_flag_can_be_taken_back() -> None:
         .flags
         == 0
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port", "shown"),
+    [
+        ("9100", "127.0.0.1", 9100, "127.0.0.1:9100"),
+        (":9100", "127.0.0.1", 9100, "127.0.0.1:9100"),
+        ("0", "127.0.0.1", 0, "127.0.0.1:0"),
+        ("0.0.0.0:80", "0.0.0.0", 80, "0.0.0.0:80"),
+        ("localhost:65535", "localhost", 65535, "localhost:65535"),
+        ("[::1]:9100", "::1", 9100, "[::1]:9100"),
+    ],
+)
+def test_addresses(text: str, host: str, port: int, shown: str) -> None:
+    address = parsed(f"metrics={text}").metrics
+    assert address == (host, port)
+    assert str(address) == shown
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "9100:", "65536", "-1", "::1:9100", "[::1]", "[x]:1", "a b:1", "1:2:3", "٣"]
+)
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError, match="not an address"):
+        parsed(f"metrics={text}")

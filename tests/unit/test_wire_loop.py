@@ -70,7 +70,9 @@ def test_what_waits_is_answered_after_the_connection_ended(fs, monkeypatch):
         kernel = Kernel()
         transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
         answered: list[int] = []
-        monkeypatch.setattr(transport, "_answer", lambda unique, _: answered.append(unique))
+        monkeypatch.setattr(
+            transport, "_answer", lambda request, _: answered.append(request.unique)
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.run)
             waiting = kernel.send(Opcode.FSYNC, bytes(16))

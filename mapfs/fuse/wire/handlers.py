@@ -21,6 +21,7 @@ from mapfs.errors import (
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.fuse.commits import Committer
+from mapfs.fuse.counters import Counters
 from mapfs.fuse.options import Cache, MountOptions
 from mapfs.fuse.wire import protocol
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
@@ -58,6 +59,7 @@ class Handlers:
         filesystem: Filesystem,
         committer: Committer,
         threads: Threads,
+        counters: Counters[int],
         options: MountOptions,
         flags: Init,
     ) -> None:
@@ -66,6 +68,8 @@ class Handlers:
         self._notifications = threads.notifications
         self._reads = threads.reads
         self._syncs = threads.syncs
+        self._counters = counters
+        self._accessed = counters.recent.append
         self._replies = Replies(filesystem.store.page_size)
         # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
         # that comes behind that would set them later than anybody was told.
@@ -209,6 +213,7 @@ class Handlers:
 
     def read(self, request: Request) -> Answer:
         offset, size = _read_range(request)
+        self._accessed(request.nodeid)
         self._reads.note(request.nodeid, offset, size)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is None:
@@ -224,7 +229,9 @@ class Handlers:
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
         if load is not None:
             await trio.to_thread.run_sync(load)
-        return self._filesystem.read(request.nodeid, offset, size)
+        views = self._filesystem.read(request.nodeid, offset, size)
+        self._counters.cold_bytes += sum(view.nbytes for view in views)
+        return views
 
     def write(self, request: Request) -> bytes:
         offset, size, flags = protocol.WRITE_IN.unpack_from(request.body)
@@ -234,6 +241,8 @@ class Handlers:
         if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
             self._kill_setid(request.nodeid)
         written = self._filesystem.write(request.nodeid, offset, data, stamp=self._stamp)
+        self._accessed(request.nodeid)
+        self._counters.written_bytes += written
         return protocol.WRITE_OUT.pack(written)
 
     def fallocate(self, request: Request) -> bytes:

@@ -12,15 +12,17 @@ import select
 import struct
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 import trio
 
-from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
+from mapfs.fuse.tracing import Event
+from mapfs.fuse.wire.answers import FULL, Answers, errno_of, operation_name
+from mapfs.fuse.wire.describing import describe
 from mapfs.fuse.wire.handlers import Handlers, Threads
 from mapfs.fuse.wire.negotiation import BUFFER_BYTES
 from mapfs.fuse.wire.notifications import Notifications
@@ -28,7 +30,6 @@ from mapfs.fuse.wire.protocol import (
     BATCH_FORGET_IN,
     FORGET_ONE,
     IN_HEADER,
-    OUT_HEADER,
     Init,
     Opcode,
 )
@@ -47,13 +48,14 @@ _MOST_LOOKS: Final = 32
 _SHORT_SLEEP_SECONDS: Final = 0.0005
 # How long to wait for a request outside the scheduler while a thread is to answer one.
 _POLL_MILLISECONDS: Final = 1
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # From queues of their own: they come between any others.
 _UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 
 
 class WireTransport:
     """Serves one filesystem on one FUSE connection. Belongs to the filesystem's thread."""
+
+    name = "wire"
 
     def __init__(
         self,
@@ -75,10 +77,16 @@ class WireTransport:
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._notifications = Notifications(fd)
-        self._reads = ReadThreads(filesystem, self._answer_view, self._fail_read, self._read_later)
-        self._syncs = SyncThread(committer, self._answer_sync, self._sync_later)
+        answers = self._answers = Answers(fd)
+        self._answer, self._refuse = answers.send, answers.refuse
+        self._reads = ReadThreads(
+            filesystem, answers.send_in_thread, answers.refuse_in_thread, self._read_later
+        )
+        self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later)
         threads = Threads(self._notifications, self._reads, self._syncs)
-        self._handlers = Handlers(filesystem, committer, threads, options, flags)
+        self.counters = answers.counters
+        self._trace: Callable[[Event], None] | None = None
+        self._handlers = Handlers(filesystem, committer, threads, self.counters, options, flags)
         self._table = self._handlers.table()
         self._is_taken_over = is_taken_over
         self.is_handed_over = False
@@ -109,6 +117,34 @@ class WireTransport:
                     self._syncs.close()
                     self._reads.close()
                     self._free_orphans(len(self._forgotten))
+
+    @property
+    def trace(self) -> Callable[[Event], None] | None:
+        """Who is told of each request that is answered."""
+        return self._trace
+
+    @trace.setter
+    def trace(self, listener: Callable[[Event], None] | None) -> None:
+        self._trace = listener
+        self._answers.trace = None if listener is None else self._tell
+
+    def _tell(self, request: Request, code: int, nanoseconds: int) -> None:
+        assert self._trace is not None
+        try:
+            self._trace(describe(request, code, nanoseconds))
+        except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
+            _log.exception("%s could not be traced", operation_name(request.opcode))
+
+    def collect(self) -> None:
+        """Count and trace what threads have answered by now."""
+        self._answers.collect()
+
+    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+        """Have the kernel write back what it holds of a range, and drop it; 0 is to the end.
+
+        Waits for requests: to be called in a worker thread. Raises `OSError`.
+        """
+        self._notifications.write_back(inode, offset, length)
 
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
@@ -143,9 +179,9 @@ class WireTransport:
 
     def _answer_executed(self, request: Request) -> None:
         try:
-            self._answer(request.unique, self._executed[request.opcode](request))
+            self._answer(request, self._executed[request.opcode](request))
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
-            self._refuse(request.unique, _errno_of(request, error))
+            self._refuse(request, errno_of(request, error))
 
     async def _serve(self) -> None:
         """Serve requests until the connection ends."""
@@ -168,6 +204,7 @@ class WireTransport:
                 self._serve_one(size)
             else:
                 self._syncs.collect()
+                self._answers.collect()
                 self._free_orphans(_TURN)
                 await trio.lowlevel.checkpoint()
 
@@ -194,6 +231,7 @@ class WireTransport:
         """Wait for a request; a short wait means that looking longer might have spared it."""
         start = time.perf_counter()
         self._syncs.expect_sleep()
+        self._answers.collect()
         await trio.lowlevel.wait_readable(self._fd)
         self._syncs.expect_work()
         is_short = time.perf_counter() - start < _SHORT_SLEEP_SECONDS
@@ -202,7 +240,9 @@ class WireTransport:
     def _request(self, size: int) -> Request:
         """The request of `size` bytes in the buffer."""
         _, opcode, unique, nodeid, uid, gid, pid = IN_HEADER.unpack_from(self._buffer)
-        return Request(opcode, unique, nodeid, uid, gid, pid, self._view[IN_HEADER.size : size])
+        body = self._view[IN_HEADER.size : size]
+        values = (opcode, unique, nodeid, uid, gid, pid, body, time.perf_counter_ns())
+        return tuple.__new__(Request, values)  # what Request(*values) does, without its call
 
     def _serve_one(self, size: int) -> None:
         request = self._request(size)
@@ -222,11 +262,11 @@ class WireTransport:
             return  # a thread answers
         if opcode in CHANGES and self._must_wait(opcode):
             self._filesystem.unanswered.add(request_id(request.unique))
-            self._nursery.start_soon(self._answer_when_safe, request, answer)
-        elif isinstance(answer, Coroutine):
-            self._nursery.start_soon(self._answer_later, request.kept(), answer)
+            self._nursery.start_soon(self._answer_when_safe, request.kept(), answer)
+        elif isinstance(answer, (bytes, list)):  # quicker than to ask for a Coroutine
+            self._answer(request, answer)
         else:
-            self._answer(request.unique, answer)
+            self._nursery.start_soon(self._answer_later, request.kept(), answer)
 
     def _execute(self, request: Request) -> Answer:
         """Call the handler; the log notes what must not be executed twice."""
@@ -245,7 +285,7 @@ class WireTransport:
         elif request.opcode == Opcode.BATCH_FORGET:
             self._forget_many(request.body)
         elif request.opcode != Opcode.INTERRUPT:
-            self._refuse(request.unique, errno.ENOSYS)
+            self._refuse(request, errno.ENOSYS)
         # Calls on regular files are not interrupted on Linux: INTERRUPT is not answered, the
         # request that it is about is, in its time.
 
@@ -279,9 +319,9 @@ class WireTransport:
         try:
             content = await answer if isinstance(answer, Coroutine) else answer
             await self._committer.sync()
-            self._answer(request.unique, content)
+            self._answer(request, content)
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
-            self._refuse(request.unique, _errno_of(request, error))
+            self._refuse(request, errno_of(request, error))
         finally:
             self._filesystem.unanswered.discard(request_id(request.unique))
 
@@ -290,7 +330,7 @@ class WireTransport:
     ) -> None:
         """Answer a request that had to wait."""
         try:
-            self._answer(request.unique, await answer)
+            self._answer(request, await answer)
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
             self._fail(request, error)
 
@@ -300,46 +340,19 @@ class WireTransport:
             await self._committer.reclaim()
             self._handle(request)
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
-            self._refuse(request.unique, _errno_of(request, error))
+            self._refuse(request, errno_of(request, error))
 
     def _fail(self, request: Request, error: Exception) -> None:
         """Answer a request with what went wrong, unless making space may help."""
-        code = _errno_of(request, error)
-        if code in _FULL:
+        code = errno_of(request, error)
+        if code in FULL:
             self._free_orphans(len(self._forgotten))
-        if code in _FULL and self._filesystem.reclaimable:
+        if code in FULL and self._filesystem.reclaimable:
             self._nursery.start_soon(self._try_again, request.kept())
         else:
-            self._refuse(request.unique, code)
+            self._refuse(request, code)
 
-    def _answer(self, unique: int, content: Content) -> None:
-        if isinstance(content, bytes):
-            self._write(OUT_HEADER.pack(OUT_HEADER.size + len(content), 0, unique) + content)
-            return
-        size = OUT_HEADER.size + sum(view.nbytes for view in content)
-        self._write(OUT_HEADER.pack(size, 0, unique), *content)
-
-    def _refuse(self, unique: int, code: int) -> None:
-        self._write(OUT_HEADER.pack(OUT_HEADER.size, -code, unique))
-
-    def _write(self, *parts: bytes | memoryview) -> None:
-        """Write a message; an answer that nobody waits for any more is dropped by the kernel."""
-        try:
-            os.writev(self._fd, parts)
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
-                raise
-
-    # What threads call, or have called, for requests that they were handed
-
-    def _answer_sync(self, request: Request) -> None:
-        self._answer(request.unique, b"")
-
-    def _answer_view(self, request: Request, content: memoryview) -> None:
-        self._answer(request.unique, [content])
-
-    def _fail_read(self, request: Request, error: Exception) -> None:
-        self._refuse(request.unique, _errno_of(request, error))
+    # What threads have called for requests that they give back
 
     def _sync_later(self, request: Request) -> None:
         answer = self._handlers.commit(request.nodeid)
@@ -372,27 +385,3 @@ def _is_end(error: OSError) -> bool:
     if error.errno in (errno.EINTR, errno.ENOENT):  # interrupted; aborted by who waited
         return False
     raise error
-
-
-def _errno_of(request: Request, error: Exception) -> int:
-    """The errno to answer; what is no fault of the caller's is logged."""
-    if isinstance(error, MapfsError):
-        return error.errno
-    name = _name_of(request.opcode)
-    if isinstance(error, OSError):
-        if error.errno not in _FULL:
-            _log.error("%s: %s", name, error)
-        # EFAULT: writev(2) met a mapped page that the disk could not give.
-        return errno.EIO if error.errno in (None, errno.EFAULT) else error.errno
-    if isinstance(error, struct.error | ValueError):
-        _log.error("%s: malformed request: %s", name, error)
-        return errno.EINVAL
-    _log.error("%s failed", name, exc_info=error)
-    return errno.EIO
-
-
-def _name_of(opcode: int) -> str:
-    try:
-        return Opcode(opcode).name
-    except ValueError:
-        return f"request {opcode}"

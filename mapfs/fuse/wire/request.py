@@ -33,7 +33,8 @@ CHANGES: Final = NAME_CHANGES | {
 class Request(NamedTuple):
     """A request without what is in its header for the loop alone.
 
-    `body` is a view of the buffer it was read into: use it before anything is awaited.
+    `body` is a view of the buffer it was read into: use it before anything is awaited. `received`
+    is when it was read, as `time.perf_counter_ns` has it.
     """
 
     opcode: int
@@ -43,6 +44,7 @@ class Request(NamedTuple):
     gid: int
     pid: int
     body: memoryview
+    received: int = 0
 
     @property
     def name(self) -> bytes:

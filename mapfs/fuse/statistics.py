@@ -1,0 +1,212 @@
+"""What a mount has done and what it holds, as one frozen snapshot.
+
+The counters begin anew with each process that serves the mount.
+"""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from mapfs import __version__
+from mapfs.errors import MapfsError
+from mapfs.filesystem.filesystem import Filesystem
+from mapfs.format.records import ROOT_INODE
+from mapfs.fuse.commits import Committer
+from mapfs.fuse.counters import Timings
+from mapfs.fuse.transport import ServingTransport
+from mapfs.store.mapped_file import MappedFile
+
+_STATUS: Final = Path("/proc/self/status")
+_STAT: Final = Path("/proc/self/stat")
+_FILE: Final = b"user.mapfs.file.json"
+_FILESYSTEM: Final = b"user.mapfs.fs.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """Bytes of files that were read and written; `cold` are those read that were not in memory."""
+
+    read: int
+    cold: int
+    written: int
+
+
+@dataclass(frozen=True, slots=True)
+class InodeCache:
+    """How often an inode was found in the cache, how often not, and how many it holds."""
+
+    hits: int
+    misses: int
+    inodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The process that serves the mount: its memory in bytes, and what mapping costs it.
+
+    `windows` is the number of its mappings of the store file, which take `address_space_bytes`.
+    """
+
+    pid: int
+    resident_bytes: int
+    page_table_bytes: int
+    minor_faults: int
+    major_faults: int
+    threads: int
+    windows: int
+    address_space_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """A file that was read or written of late.
+
+    `accesses` is its part of the last 1,024 READs and WRITEs. `path` is None if it has no name;
+    `dirty_bytes` is None before Linux 6.5.
+    """
+
+    inode: int
+    path: str | None
+    accesses: int
+    bytes: int
+    allocated_bytes: int
+    slack_bytes: int
+    resident_bytes: int
+    dirty_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A mount at one moment.
+
+    `time` is seconds since the epoch; `uptime_seconds` how long this process has served. Of
+    `takeovers` each replaced the process before. `filesystem` has the attributes `user.mapfs.fs.*`.
+    """
+
+    version: str
+    transport: str
+    store: str | None
+    time: float
+    uptime_seconds: float
+    takeovers: int
+    operations: dict[str, Timings]
+    commits: Timings
+    log_syncs: int
+    bytes: Bytes
+    inode_cache: InodeCache
+    process: Process
+    filesystem: dict[str, int | str]
+    files: tuple[FileUse, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """The snapshot as JSON has it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Snapshot":
+        """What `as_json` made. Raises `TypeError` or `KeyError` if another version made it."""
+        operations = {name: _timings(each) for name, each in values["operations"].items()}
+        return cls(
+            **{
+                **values,
+                "operations": operations,
+                "commits": _timings(values["commits"]),
+                "bytes": Bytes(**values["bytes"]),
+                "inode_cache": InodeCache(**values["inode_cache"]),
+                "process": Process(**values["process"]),
+                "files": tuple(FileUse(**each) for each in values["files"]),
+            }
+        )
+
+
+def _timings(values: Mapping[str, Any]) -> Timings:
+    return Timings(**{**values, "buckets": tuple(values["buckets"])})
+
+
+class Statistics:
+    """Takes snapshots of one mount. Belongs to the filesystem's thread."""
+
+    def __init__(
+        self,
+        filesystem: Filesystem,
+        committer: Committer,
+        transport: ServingTransport,
+        *,
+        store: Path | None,
+        takeovers: int,
+    ) -> None:
+        """`store` is the bundle, None for a filesystem in memory."""
+        self._filesystem = filesystem
+        self._committer = committer
+        self._transport = transport
+        self._store = store
+        self._takeovers = takeovers
+        self._begun = time.monotonic()
+
+    def snapshot(self, files: int = 0) -> Snapshot:
+        """How the mount is now, with up to so many of the files that were used most of late."""
+        self._transport.collect()
+        counters = self._transport.counters
+        return Snapshot(
+            version=__version__,
+            transport=self._transport.name,
+            store=None if self._store is None else str(self._store),
+            time=time.time(),
+            uptime_seconds=time.monotonic() - self._begun,
+            takeovers=self._takeovers,
+            operations=counters.operations(),
+            commits=self._committer.commits,
+            log_syncs=self._committer.log_syncs,
+            bytes=Bytes(counters.read_bytes, counters.cold_bytes, counters.written_bytes),
+            inode_cache=InodeCache(*self._filesystem.cache_use),
+            process=self._process(),
+            filesystem=json.loads(self._filesystem.getxattr(ROOT_INODE, _FILESYSTEM)),
+            files=self._files(files),
+        )
+
+    def _process(self) -> Process:
+        status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines())
+        # The name, in parentheses, may have anything in it (proc_pid_stat(5)).
+        fields = _STAT.read_text().rpartition(")")[2].split()
+        backing = self._filesystem.store.backing
+        assert isinstance(backing, MappedFile)
+        return Process(
+            pid=int(status["Pid"]),
+            resident_bytes=_kilobytes(status["VmRSS"]),
+            page_table_bytes=_kilobytes(status["VmPTE"]),
+            minor_faults=int(fields[7]),
+            major_faults=int(fields[9]),
+            threads=int(status["Threads"]),
+            windows=backing.windows,
+            address_space_bytes=backing.mapped_bytes,
+        )
+
+    def _files(self, most: int) -> tuple[FileUse, ...]:
+        found: list[FileUse] = []
+        for number, accesses in Counter(self._transport.counters.recent).most_common(most):
+            with suppress(MapfsError):  # it is gone by now
+                found.append(self._file(number, accesses))
+        return tuple(found)
+
+    def _file(self, number: int, accesses: int) -> FileUse:
+        path = self._filesystem.path_of(number)
+        values = json.loads(self._filesystem.getxattr(number, _FILE))
+        return FileUse(
+            number,
+            None if path is None else path.decode("utf-8", "surrogateescape"),
+            accesses,
+            values["bytes"],
+            values["allocated"],
+            values["slack"],
+            values["resident"],
+            values.get("dirty"),
+        )
+
+
+def _kilobytes(text: str) -> int:
+    return int(text.split(maxsplit=1)[0]) << 10

@@ -1,0 +1,1 @@
+"""Watching mounts from outside, over their control sockets."""

@@ -1,0 +1,142 @@
+"""Statistics and rates as tables of text."""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mapfs.fuse.counters import Timings
+from mapfs.fuse.statistics import FileUse, Snapshot
+from mapfs.monitor.rates import Rate, Rates
+from mapfs.sizes import format_size
+
+FILE_COLUMNS: Final = ("file", "accesses", "size", "slack", "resident", "dirty")
+RATE_COLUMNS: Final = ("operation", "per second", "errors", "p50", "p90", "p99")
+
+
+def print_snapshot(snapshot: Snapshot) -> None:
+    """Print what a mount has done and holds."""
+    console = Console()
+    timed = {**snapshot.operations, "(commits)": snapshot.commits}
+    columns = ("operation", "count", "errors", "in all", "p50", "p99")
+    console.print(table_of(columns, [_counted(*each) for each in sorted(timed.items())]))
+    console.print(table_of(("", ""), _facts(snapshot)))
+    if snapshot.files:
+        console.print(table_of(FILE_COLUMNS, map(file_row, snapshot.files)))
+
+
+def print_rates(rates: Rates) -> None:
+    """Print what happened on a mount in an interval."""
+    console = Console()
+    console.print(table_of(RATE_COLUMNS, rate_rows(rates)))
+    console.print(table_of(("", ""), summary_rows(rates)))
+    if rates.files:
+        console.print(table_of(FILE_COLUMNS, map(file_row, rates.files)))
+
+
+def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table with all but the first column to the right."""
+    table = Table(box=None, show_header=any(columns))
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    return table
+
+
+def rate_rows(rates: Rates) -> list[tuple[str, ...]]:
+    """A row for each operation that was done, the most frequent first, and one for commits."""
+    done = {name: rate for name, rate in rates.operations.items() if rate.per_second}
+    ordered = sorted(done.items(), key=lambda item: -item[1].per_second)
+    return [_rated(name, rate) for name, rate in [*ordered, ("(commits)", rates.commits)]]
+
+
+def _rated(name: str, rate: Rate) -> tuple[str, ...]:
+    quantiles = (rate.p50_seconds, rate.p90_seconds, rate.p99_seconds)
+    counts = f"{rate.per_second:.1f}", f"{rate.errors_per_second:.1f}"
+    return (name, *counts, *map(format_seconds, quantiles))
+
+
+def summary_rows(rates: Rates) -> list[tuple[str, str]]:
+    """What is to be said of a mount in a line each."""
+    hits = rates.inode_cache_hit_share
+    return [
+        ("read, resident", f"{_size(rates.resident_bytes_per_second)}/s"),
+        ("read, cold", f"{_size(rates.cold_bytes_per_second)}/s"),
+        ("written", f"{_size(rates.written_bytes_per_second)}/s"),
+        ("slack", f"{_size(rates.slack_bytes)} ({_change(rates.slack_change)}/s)"),
+        ("allocated", f"{_size(rates.allocated_bytes)} of {_size(rates.store_bytes)}"),
+        ("windows", f"{rates.windows}, {_size(rates.address_space_bytes)} of address space"),
+        ("page tables", _size(rates.page_table_bytes)),
+        (
+            "page faults",
+            f"{rates.minor_faults_per_second:.1f}/s, {rates.major_faults_per_second:.1f}/s major",
+        ),
+        ("inode cache", "-" if hits is None else f"{100 * hits:.1f} % hits"),
+        (
+            "process",
+            f"{rates.pid}, {_size(rates.process_resident_bytes)}, {rates.takeovers} takeovers",
+        ),
+        ("state", rates.state),
+    ]
+
+
+def file_row(use: FileUse) -> tuple[str, ...]:
+    """A file that is used."""
+    dirty = "-" if use.dirty_bytes is None else _size(use.dirty_bytes)
+    sizes = map(_size, (use.bytes, use.slack_bytes, use.resident_bytes))
+    return (printable(use.path, use.inode), str(use.accesses), *sizes, dirty)
+
+
+def printable(path: str | None, inode: int) -> str:
+    """A path as a terminal can take it; an inode that has none by its number."""
+    if path is None:
+        return f"inode {inode}"
+    plain = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(each if each.isprintable() else "?" for each in plain) or "/"
+
+
+def format_seconds(seconds: float | None) -> str:
+    """A duration with two or three digits; `-` for none."""
+    if seconds is None:
+        return "-"
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"
+
+
+def _counted(name: str, timings: Timings) -> tuple[str, ...]:
+    spent = format_seconds(timings.nanoseconds / 1e9)
+    quantiles = format_seconds(timings.quantile(0.5)), format_seconds(timings.quantile(0.99))
+    return (name, str(timings.count), str(timings.errors), spent, *quantiles)
+
+
+def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
+    counted, process, cache = snapshot.bytes, snapshot.process, snapshot.inode_cache
+    return [
+        ("read, resident", _size(counted.read - counted.cold)),
+        ("read, cold", _size(counted.cold)),
+        ("written", _size(counted.written)),
+        ("log syncs", str(snapshot.log_syncs)),
+        ("slack", _size(int(snapshot.filesystem["slack_bytes"]))),
+        ("allocated", _size(int(snapshot.filesystem["allocated_bytes"]))),
+        ("store", _size(int(snapshot.filesystem["store_bytes"]))),
+        ("windows", f"{process.windows}, {_size(process.address_space_bytes)} of address space"),
+        ("page tables", _size(process.page_table_bytes)),
+        ("page faults", f"{process.minor_faults}, {process.major_faults} major"),
+        ("inode cache", f"{cache.hits} hits, {cache.misses} misses, {cache.inodes} inodes"),
+        ("process", f"{process.pid}, {_size(process.resident_bytes)}, {process.threads} threads"),
+        ("served", f"{snapshot.uptime_seconds:.0f} s, after {snapshot.takeovers} takeovers"),
+        ("state", str(snapshot.filesystem["state"])),
+    ]
+
+
+def _size(value: float) -> str:
+    return format_size(int(value))
+
+
+def _change(value: float) -> str:
+    return ("-" if value < 0 else "+") + format_size(abs(int(value)))

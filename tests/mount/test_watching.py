@@ -1,0 +1,83 @@
+"""Watching a live mount: metrics."""
+
+import os
+import re
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mapfs.cli.client import ControlClient
+from tests.mount.volume import Volume, both_transports, mapfs, refusal, wait_until
+
+pytestmark = pytest.mark.mount
+
+
+def samples(text: str) -> dict[str, float]:
+    """Samples by name, or by name and operation."""
+    return {
+        " ".join([sample.name, *filter(None, [sample.labels.get("operation")])]): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_bucket")
+    }
+
+
+def scrape(url: str) -> dict[str, float]:
+    with urllib.request.urlopen(url, timeout=60) as answer:
+        return samples(answer.read().decode())
+
+
+def metrics_url(volume: Volume) -> str:
+    """Where the log says that metrics are."""
+    return str(re.findall(r"metrics are at (http://\S+)", volume.log.read_text())[-1])
+
+
+@both_transports
+def test_metrics_over_http_and_from_the_command(volume: Volume) -> None:
+    mnt = volume.mount("--metrics", "0", "--commit", "3600")
+    (mnt / "file").write_bytes(b"x" * 5000)
+    (mnt / "d").mkdir()
+    url = metrics_url(volume)
+    assert url.startswith("http://127.0.0.1:")
+    scraped, printed = scrape(url), samples(mapfs("metrics", mnt).stdout)
+    for found in (scraped, printed):
+        assert found["mapfs_requests_total mkdir"] == 1
+        assert found["mapfs_request_duration_seconds_count mkdir"] == 1
+        assert found["mapfs_written_bytes_total"] == 5000
+        assert found["mapfs_slack_bytes"] == 3192
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        scrape(url + "/other")
+    port = int(url.split("/")[2].partition(":")[2])
+    with socket.create_connection(("127.0.0.1", port)) as slow:
+        slow.sendall(b"GET /")
+        (mnt / "other").write_text("meanwhile")
+        volume.umount()
+
+
+def test_metrics_go_on_after_a_takeover(volume: Volume) -> None:
+    # A loopback address that no other test, and no program, has: so the port is free.
+    address = f"127.{os.getpid() >> 16 & 63 | 64}.{os.getpid() >> 8 & 255}.{os.getpid() & 255}:9100"
+    volume.mount("-o", f"metrics={address}")
+    url = f"http://{address}/metrics"
+    assert scrape(url)["mapfs_takeovers_total"] == 0
+    died = volume.daemon
+    os.kill(died, signal.SIGKILL)
+    wait_until(lambda: volume.lock_holders - {died}, "another worker")
+    assert ControlClient(volume.mnt).snapshot().takeovers == 1
+    assert scrape(url)["mapfs_takeovers_total"] == 1
+
+
+@both_transports
+def test_an_address_that_cannot_be_leaves_nothing_mounted(volume: Volume) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        address = f"127.0.0.1:{used.getsockname()[1]}"
+        command = ("mount", volume.store, volume.mnt, "--transport", volume.transport)
+        message = refusal(mapfs(*command, "--metrics", address, status=1))
+        assert message == f"mapfs: metrics cannot be served on {address}: Address already in use"
+    assert "not an address" in refusal(mapfs(*command, "--metrics", "nonsense", status=2))
+    assert not volume.mounted
+    volume.wait_for_end()
