@@ -71,13 +71,16 @@ class ControlClient:
         Raises `MountGoneError` when it ends. An empty one says that the mount was taken over, so
         that some may lack.
         """
+        is_first = True
         while True:
             with contextlib.suppress(ConnectionError), self._connect() as connection:
                 answer = _exchange(connection, {"command": "trace", **arguments})
                 if answer is not None:
+                    if not is_first:
+                        yield {}
+                    is_first = False
                     with connection.makefile("rb") as lines:
                         yield from map(json.loads, _whole(lines))
-            yield {}
 
     def _connect(self) -> socket.socket:
         end = time.monotonic() + _PATIENCE_SECONDS

@@ -1,17 +1,32 @@
-"""Watching a live mount: metrics."""
+"""Watching a live mount: metrics and traces."""
 
+import contextlib
+import json
 import os
 import re
 import signal
 import socket
+import subprocess
+import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from mapfs.cli.client import ControlClient
-from tests.mount.volume import Volume, both_transports, mapfs, refusal, wait_until
+from tests.mount.volume import (
+    MAPFS,
+    Volume,
+    both_transports,
+    mapfs,
+    process,
+    refusal,
+    wait_until,
+)
 
 pytestmark = pytest.mark.mount
 
@@ -81,3 +96,81 @@ def test_an_address_that_cannot_be_leaves_nothing_mounted(volume: Volume) -> Non
     assert "not an address" in refusal(mapfs(*command, "--metrics", "nonsense", status=2))
     assert not volume.mounted
     volume.wait_for_end()
+
+
+# Traces
+
+
+def write_and_read(volume: Volume, path: Path) -> None:
+    """Have the daemon answer one WRITE and one READ of a file."""
+    with path.open("wb", buffering=0) as file:
+        file.write(b"content")
+        os.fsync(file.fileno())
+    ControlClient(volume.mnt).ask("invalidate", inode=path.stat().st_ino)
+    assert path.read_bytes() == b"content"
+
+
+@contextlib.contextmanager
+def repeated(action: Callable[[], object]) -> Iterator[None]:
+    """Do something again and again: nobody knows when a trace has begun."""
+    enough = threading.Event()
+
+    def repeat() -> None:
+        while not enough.wait(0.05):
+            action()
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        thread.join()
+
+
+@both_transports
+def test_a_trace_shows_what_is_wanted_with_its_path(volume: Volume) -> None:
+    mnt = volume.mount()
+    (mnt / "d").mkdir()
+
+    def use_both() -> None:
+        write_and_read(volume, mnt / "other")
+        write_and_read(volume, mnt / "d" / "file")
+
+    use_both()
+    wanted = ("--op", "read,write", "--path", "d/*", "--json", "--limit", "2")
+    with process([MAPFS, "trace", mnt, *wanted]) as tracer, repeated(use_both):
+        output, _ = tracer.communicate(timeout=60)
+    assert tracer.returncode == 0
+    events = [json.loads(line) for line in output.splitlines()]
+    assert sorted(each["operation"] for each in events) == ["read", "write"]
+    for each in events:
+        assert each["path"] == "d/file"
+        assert each["inode"] == (mnt / "d" / "file").stat().st_ino
+        assert each["offset"] == 0
+        assert each["size"] >= 7
+        assert each["error"] is None
+        assert each["duration_seconds"] > 0
+
+
+def test_a_trace_goes_on_after_a_takeover_and_ends_with_the_mount(volume: Volume) -> None:
+    mnt = volume.mount()
+    with process([MAPFS, "trace", mnt, "--op", "mkdir"], stderr=subprocess.PIPE) as tracer:
+        assert tracer.stdout is not None
+        assert tracer.stderr is not None
+        names = map(str, count())
+        with repeated(lambda: os.mkdir(mnt / next(names))):
+            assert re.fullmatch(r"[\d:.]{15} mkdir +\d+ ok \S+ .?s\n", tracer.stdout.readline())
+            os.kill(volume.daemon, signal.SIGKILL)
+            assert "another process serves it now" in tracer.stderr.readline()
+            tracer.stdout.readline()
+        volume.umount()
+        assert "the mount is gone" in tracer.stderr.readline()
+        assert tracer.wait(60) == 0
+
+
+def test_what_cannot_be_traced_is_refused_in_one_line(volume: Volume) -> None:
+    assert "no mapfs is mounted" in refusal(mapfs("trace", volume.mnt, status=1))
+    assert "no such operation: reed" in refusal(
+        mapfs("trace", volume.mnt, "--op", "reed", status=2)
+    )

@@ -102,6 +102,7 @@ def request(opcode: int, body: bytes) -> Request:
         (Opcode.MKDIR, bytes(8) + b"name\0", (b"name", None, None)),
         (Opcode.SYMLINK, b"name\0target\0", (b"name", None, None)),
         (Opcode.LINK, bytes(8) + b"name\0", (b"name", None, None)),
+        (Opcode.CREATE, bytes(16) + b"name\0", (b"name", None, None)),
         (Opcode.RENAME2, bytes(16) + b"old\0new\0", (b"old", None, None)),
         (Opcode.READ, pack("=QQIIQII", 0, 4096, 512, 0, 0, 0, 0), (None, 4096, 512)),
         (Opcode.WRITE, pack("=QQIIQII", 0, 5, 3, 0, 0, 0, 0) + b"abc", (None, 5, 3)),

@@ -21,6 +21,7 @@ _NAME_OFFSETS: Final[dict[int, int]] = {
     Opcode.RENAME: protocol.RENAME_IN.size,
     Opcode.RENAME2: protocol.RENAME2_IN.size,
     Opcode.LINK: protocol.LINK_IN.size,
+    Opcode.CREATE: protocol.CREATE_IN.size,
 }
 # Those about a range of a file; offset and size come first.
 _RANGES: Final[dict[int, struct.Struct]] = {
