@@ -65,6 +65,10 @@ class BusyMountError(MountError):
     """umount(2) says EBUSY: something of the mount is in use."""
 
 
+class MountGoneError(MountError):
+    """What was mounted is unmounted, or its daemon is gone for good."""
+
+
 class DaemonError(MountError):
     """What another process said of why it cannot serve a mount, with the exit code it gave."""
 

@@ -17,6 +17,7 @@ _VERBS: Final = (
     "restart",
     "control",
     "metrics",
+    "top",
     "trace",
     "stat",
     "df",

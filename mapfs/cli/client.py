@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from mapfs.cli.mounts import Mount, mount_at
-from mapfs.errors import MapfsError, MountError
+from mapfs.errors import MapfsError, MountError, MountGoneError
 from mapfs.fuse.control import SOCKET_NAME, abstract_name
 from mapfs.fuse.statistics import Snapshot
 
@@ -25,10 +25,6 @@ _PAUSE_SECONDS: Final = 0.05
 _MOST_ATTEMPTS: Final = 5
 _CREDENTIALS: Final = struct.Struct("=iII")  # pid, uid, gid (unix(7))
 _ABSENT: Final = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
-
-
-class MountGoneError(MountError):
-    """What was mounted is unmounted, or its daemon is gone for good."""
 
 
 class ControlClient:
@@ -55,7 +51,10 @@ class ControlClient:
         raise MountError(f"{self.mountpoint}: the control socket does not answer")
 
     def snapshot(self, files: int = 0) -> Snapshot:
-        """The mount's statistics, with up to so many of its files. Raises what `ask` does."""
+        """The mount's statistics, with up to so many of its files.
+
+        Raises `MountGoneError` if it ended, and what `ask` does.
+        """
         answer = self.ask("statistics", files=files)
         try:
             return Snapshot.from_json(answer["statistics"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from mapfs.errors import UsageError
+from mapfs.errors import MountGoneError, UsageError
 
 
 @click.command("trace")
@@ -34,7 +34,7 @@ def command(
     mapfs trace mnt --op read,write --path 'logs/*'
     mapfs trace mnt --json --limit 1000 | jq -r .path | sort | uniq -c
     """
-    from mapfs.cli.client import ControlClient, MountGoneError
+    from mapfs.cli.client import ControlClient
 
     wanted = _operations(names)
     number = count(1)

@@ -1,6 +1,6 @@
 """Statistics and rates as tables of text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -15,6 +15,20 @@ from mapfs.sizes import format_size
 FILE_COLUMNS: Final = ("file", "accesses", "size", "slack", "resident", "dirty")
 RATE_COLUMNS: Final = ("operation", "per second", "errors", "p50", "p90", "p99")
 
+# What rows can be in the order of, the largest first.
+RATE_KEYS: Final[dict[str, Callable[[Rate], float]]] = {
+    "rate": lambda rate: rate.per_second,
+    "errors": lambda rate: rate.errors_per_second,
+    "latency": lambda rate: rate.p99_seconds or 0,
+}
+FILE_KEYS: Final[dict[str, Callable[[FileUse], int]]] = {
+    "accesses": lambda use: use.accesses,
+    "size": lambda use: use.bytes,
+    "slack": lambda use: use.slack_bytes,
+    "resident": lambda use: use.resident_bytes,
+    "dirty": lambda use: use.dirty_bytes or 0,
+}
+
 
 def print_snapshot(snapshot: Snapshot) -> None:
     """Print what a mount has done and holds."""
@@ -24,7 +38,7 @@ def print_snapshot(snapshot: Snapshot) -> None:
     console.print(table_of(columns, [_counted(*each) for each in sorted(timed.items())]))
     console.print(table_of(("", ""), _facts(snapshot)))
     if snapshot.files:
-        console.print(table_of(FILE_COLUMNS, map(file_row, snapshot.files)))
+        console.print(table_of(FILE_COLUMNS, file_rows(snapshot.files)))
 
 
 def print_rates(rates: Rates) -> None:
@@ -33,7 +47,7 @@ def print_rates(rates: Rates) -> None:
     console.print(table_of(RATE_COLUMNS, rate_rows(rates)))
     console.print(table_of(("", ""), summary_rows(rates)))
     if rates.files:
-        console.print(table_of(FILE_COLUMNS, map(file_row, rates.files)))
+        console.print(table_of(FILE_COLUMNS, file_rows(rates.files)))
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -46,10 +60,10 @@ def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return table
 
 
-def rate_rows(rates: Rates) -> list[tuple[str, ...]]:
-    """A row for each operation that was done, the most frequent first, and one for commits."""
+def rate_rows(rates: Rates, order: str = "rate") -> list[tuple[str, ...]]:
+    """A row for each operation that was done, by a key of `RATE_KEYS`, and one for commits."""
     done = {name: rate for name, rate in rates.operations.items() if rate.per_second}
-    ordered = sorted(done.items(), key=lambda item: -item[1].per_second)
+    ordered = sorted(done.items(), key=lambda item: -RATE_KEYS[order](item[1]))
     return [_rated(name, rate) for name, rate in [*ordered, ("(commits)", rates.commits)]]
 
 
@@ -83,8 +97,12 @@ def summary_rows(rates: Rates) -> list[tuple[str, str]]:
     ]
 
 
-def file_row(use: FileUse) -> tuple[str, ...]:
-    """A file that is used."""
+def file_rows(files: Sequence[FileUse], order: str = "accesses") -> list[tuple[str, ...]]:
+    """A row for each file that is used, by a key of `FILE_KEYS`."""
+    return [_file_row(use) for use in sorted(files, key=lambda use: -FILE_KEYS[order](use))]
+
+
+def _file_row(use: FileUse) -> tuple[str, ...]:
     dirty = "-" if use.dirty_bytes is None else _size(use.dirty_bytes)
     sizes = map(_size, (use.bytes, use.slack_bytes, use.resident_bytes))
     return (printable(use.path, use.inode), str(use.accesses), *sizes, dirty)

@@ -16,7 +16,7 @@ from tests.mount.volume import MAPFS, Volume, mapfs, process, refusal, run
 
 pytestmark = pytest.mark.mount
 
-VERBS = ("mkfs", "mount", "umount", "control", "metrics", "trace", "stat", "df", "fsck")
+VERBS = ("mkfs", "mount", "umount", "control", "metrics", "top", "trace", "stat", "df", "fsck")
 
 
 # stat
