@@ -133,6 +133,10 @@ class Filesystem(Durability):
         records = self.store.transaction.scan(Table.INODES, id_key(after + 1), b"\xff" * 9)
         return [id_of(key) for key, _ in islice(records, most)]
 
+    def cached_bytes(self, number: int) -> tuple[int, int | None]:
+        """The bytes of a file that are in memory, and that are dirty there (None: unknown)."""
+        return self._content.cached_bytes(require_file(self._inodes.get(number)))
+
     @property
     def cache_use(self) -> CacheUse:
         """What the cache of inodes was good for so far."""

@@ -11,7 +11,8 @@ refuses on a read-only store.
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from mapfs.errors import DamagedStoreError, NotFoundError, ReadOnlyError
@@ -25,7 +26,8 @@ from mapfs.store.store import Store
 _MOST_CACHED: Final = 32768
 
 
-class CacheUse(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class CacheUse:
     """How often an inode was found in the cache, how often not, and how many it holds."""
 
     hits: int

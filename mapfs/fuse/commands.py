@@ -42,12 +42,12 @@ class Commands:
         self._filesystem = filesystem
         self._committer = committer
         self._transport = transport
-        self._snapshot = statistics.snapshot
+        self._statistics = statistics
         self._mountpoint = mountpoint
         self._table: dict[str, Callable[[Request], Coroutine[Any, Any, Answer]]] = {
             "invalidate": self._invalidate,
             "punch": self._punch,
-            "statistics": self._statistics,
+            "statistics": self._snapshot,
             "sync": self._sync,
         }
 
@@ -59,9 +59,10 @@ class Commands:
             raise UsageError(f"no such command (there are {', '.join(sorted(self._table))}, trace)")
         return await command(request)
 
-    async def _statistics(self, request: Request) -> Answer:
-        files = _integer(request, "files", most=_MOST_FILES, default=0)
-        return {"statistics": self._snapshot(files).as_json()}
+    async def _snapshot(self, request: Request) -> Answer:
+        most = _integer(request, "files", most=_MOST_FILES, default=0)
+        files = await self._statistics.files(most)
+        return {"statistics": self._statistics.snapshot(files).as_json()}
 
     async def _sync(self, request: Request) -> Answer:
         """Fetch what the kernel has yet to write, and commit."""

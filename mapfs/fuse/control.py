@@ -122,7 +122,10 @@ class ControlServer:
         with bound:
             listener = trio.SocketListener(trio.socket.from_stdlib_socket(bound.socket))
             task_status.started()
-            await trio.serve_listeners(self._attend, [listener])
+            try:
+                await trio.serve_listeners(self._attend, [listener])
+            except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
+                _log.exception("the control socket cannot be served any longer")
 
     async def _attend(self, stream: trio.SocketStream) -> None:
         """Serve one client, whatever it does."""

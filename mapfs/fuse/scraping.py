@@ -62,7 +62,10 @@ class MetricsServer:
     async def run(self, listener: socket.socket) -> None:
         """Serve until cancelled; then the address is free again."""
         with trio.socket.from_stdlib_socket(listener) as bound:
-            await trio.serve_listeners(self._attend, [trio.SocketListener(bound)])
+            try:
+                await trio.serve_listeners(self._attend, [trio.SocketListener(bound)])
+            except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
+                _log.exception("metrics cannot be served any longer")
 
     async def _attend(self, stream: trio.SocketStream) -> None:
         """Serve one client, whatever it does."""

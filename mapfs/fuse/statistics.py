@@ -12,9 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import trio
+
 from mapfs import __version__
 from mapfs.errors import MapfsError
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.filesystem.inode import CacheUse
+from mapfs.filesystem.slack import slack_bytes
 from mapfs.format.records import ROOT_INODE
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Timings
@@ -23,8 +27,9 @@ from mapfs.store.mapped_file import MappedFile
 
 _STATUS: Final = Path("/proc/self/status")
 _STAT: Final = Path("/proc/self/stat")
-_FILE: Final = b"user.mapfs.file.json"
 _FILESYSTEM: Final = b"user.mapfs.fs.json"
+# The page cache is asked once for each.
+_MOST_EXTENTS: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +39,6 @@ class Bytes:
     read: int
     cold: int
     written: int
-
-
-@dataclass(frozen=True, slots=True)
-class InodeCache:
-    """How often an inode was found in the cache, how often not, and how many it holds."""
-
-    hits: int
-    misses: int
-    inodes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +62,9 @@ class Process:
 class FileUse:
     """A file that was read or written of late.
 
-    `accesses` is its part of the last 1,024 READs and WRITEs. `path` is None if it has no name;
-    `dirty_bytes` is None before Linux 6.5.
+    `accesses` is its part of the last 1,024 READs and WRITEs. `path` is None if it has no name.
+    What of it is in memory is None if it has too many extents to look at each, and what is dirty
+    also before Linux 6.5.
     """
 
     inode: int
@@ -76,7 +73,7 @@ class FileUse:
     bytes: int
     allocated_bytes: int
     slack_bytes: int
-    resident_bytes: int
+    resident_bytes: int | None
     dirty_bytes: int | None
 
 
@@ -98,7 +95,7 @@ class Snapshot:
     commits: Timings
     log_syncs: int
     bytes: Bytes
-    inode_cache: InodeCache
+    inode_cache: CacheUse
     process: Process
     filesystem: dict[str, int | str]
     files: tuple[FileUse, ...]
@@ -117,7 +114,7 @@ class Snapshot:
                 "operations": operations,
                 "commits": _timings(values["commits"]),
                 "bytes": Bytes(**values["bytes"]),
-                "inode_cache": InodeCache(**values["inode_cache"]),
+                "inode_cache": CacheUse(**values["inode_cache"]),
                 "process": Process(**values["process"]),
                 "files": tuple(FileUse(**each) for each in values["files"]),
             }
@@ -148,8 +145,8 @@ class Statistics:
         self._takeovers = takeovers
         self._begun = time.monotonic()
 
-    def snapshot(self, files: int = 0) -> Snapshot:
-        """How the mount is now, with up to so many of the files that were used most of late."""
+    def snapshot(self, files: tuple[FileUse, ...] = ()) -> Snapshot:
+        """How the mount is now, and what `files` returned."""
         self._transport.collect()
         counters = self._transport.counters
         return Snapshot(
@@ -163,10 +160,10 @@ class Statistics:
             commits=self._committer.commits,
             log_syncs=self._committer.log_syncs,
             bytes=Bytes(counters.read_bytes, counters.cold_bytes, counters.written_bytes),
-            inode_cache=InodeCache(*self._filesystem.cache_use),
+            inode_cache=self._filesystem.cache_use,
             process=self._process(),
             filesystem=json.loads(self._filesystem.getxattr(ROOT_INODE, _FILESYSTEM)),
-            files=self._files(files),
+            files=files,
         )
 
     def _process(self) -> Process:
@@ -186,25 +183,35 @@ class Statistics:
             address_space_bytes=backing.mapped_bytes,
         )
 
-    def _files(self, most: int) -> tuple[FileUse, ...]:
+    async def files(self, most: int) -> tuple[FileUse, ...]:
+        """Up to so many of the files that were used most of late.
+
+        Others get a turn after each: to see what of a file is in memory takes a while.
+        """
         found: list[FileUse] = []
         for number, accesses in Counter(self._transport.counters.recent).most_common(most):
             with suppress(MapfsError):  # it is gone by now
                 found.append(self._file(number, accesses))
+            await trio.lowlevel.checkpoint()
         return tuple(found)
 
     def _file(self, number: int, accesses: int) -> FileUse:
+        inode = self._filesystem.inode(number)
         path = self._filesystem.path_of(number)
-        values = json.loads(self._filesystem.getxattr(number, _FILE))
+        page_size = self._filesystem.store.page_size
+        resident: int | None = None
+        dirty: int | None = None
+        if inode.extents <= _MOST_EXTENTS:
+            resident, dirty = self._filesystem.cached_bytes(number)
         return FileUse(
             number,
             None if path is None else path.decode("utf-8", "surrogateescape"),
             accesses,
-            values["bytes"],
-            values["allocated"],
-            values["slack"],
-            values["resident"],
-            values.get("dirty"),
+            inode.size,
+            inode.pages * page_size,
+            slack_bytes(inode, page_size),
+            resident,
+            dirty,
         )
 
 

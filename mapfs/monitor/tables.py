@@ -12,6 +12,7 @@ from mapfs.fuse.statistics import FileUse, Snapshot
 from mapfs.monitor.rates import Rate, Rates
 from mapfs.sizes import format_size
 
+_UNBOUNDED: Final = 10_000
 FILE_COLUMNS: Final = ("file", "accesses", "size", "slack", "resident", "dirty")
 RATE_COLUMNS: Final = ("operation", "per second", "errors", "p50", "p90", "p99")
 
@@ -25,14 +26,14 @@ FILE_KEYS: Final[dict[str, Callable[[FileUse], int]]] = {
     "accesses": lambda use: use.accesses,
     "size": lambda use: use.bytes,
     "slack": lambda use: use.slack_bytes,
-    "resident": lambda use: use.resident_bytes,
+    "resident": lambda use: use.resident_bytes or 0,
     "dirty": lambda use: use.dirty_bytes or 0,
 }
 
 
 def print_snapshot(snapshot: Snapshot) -> None:
     """Print what a mount has done and holds."""
-    console = Console()
+    console = _console()
     timed = {**snapshot.operations, "(commits)": snapshot.commits}
     columns = ("operation", "count", "errors", "in all", "p50", "p99")
     console.print(table_of(columns, [_counted(*each) for each in sorted(timed.items())]))
@@ -43,11 +44,17 @@ def print_snapshot(snapshot: Snapshot) -> None:
 
 def print_rates(rates: Rates) -> None:
     """Print what happened on a mount in an interval."""
-    console = Console()
+    console = _console()
     console.print(table_of(RATE_COLUMNS, rate_rows(rates)))
     console.print(table_of(("", ""), summary_rows(rates)))
     if rates.files:
         console.print(table_of(FILE_COLUMNS, file_rows(rates.files)))
+
+
+def _console() -> Console:
+    """One that wraps nothing unless it is a terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -103,9 +110,9 @@ def file_rows(files: Sequence[FileUse], order: str = "accesses") -> list[tuple[s
 
 
 def _file_row(use: FileUse) -> tuple[str, ...]:
-    dirty = "-" if use.dirty_bytes is None else _size(use.dirty_bytes)
-    sizes = map(_size, (use.bytes, use.slack_bytes, use.resident_bytes))
-    return (printable(use.path, use.inode), str(use.accesses), *sizes, dirty)
+    sizes = (use.bytes, use.slack_bytes, use.resident_bytes, use.dirty_bytes)
+    shown = ("-" if size is None else _size(size) for size in sizes)
+    return (printable(use.path, use.inode), str(use.accesses), *shown)
 
 
 def printable(path: str | None, inode: int) -> str:

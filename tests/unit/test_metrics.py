@@ -11,12 +11,13 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from mapfs.errors import MountError
+from mapfs.filesystem.inode import CacheUse
 from mapfs.fuse import scraping
 from mapfs.fuse.counters import Timings
 from mapfs.fuse.metrics import exposition
 from mapfs.fuse.options import Address
 from mapfs.fuse.scraping import MetricsServer, listen
-from mapfs.fuse.statistics import Bytes, InodeCache, Process, Snapshot
+from mapfs.fuse.statistics import Bytes, Process, Snapshot
 
 _PATIENCE_SECONDS = 60
 SNAPSHOT = Snapshot(
@@ -33,7 +34,7 @@ SNAPSHOT = Snapshot(
     commits=Timings(1, 1, 500_000_000, (0,) * 29 + (1,)),
     log_syncs=7,
     bytes=Bytes(read=100, cold=30, written=50),
-    inode_cache=InodeCache(hits=10, misses=3, inodes=2),
+    inode_cache=CacheUse(hits=10, misses=3, inodes=2),
     process=Process(1, 2, 3, 4, 5, 6, 7, 8),
     filesystem={
         "stored_bytes": 1,

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from mapfs.filesystem.inode import CacheUse
 from mapfs.fuse.counters import Timings
-from mapfs.fuse.statistics import Bytes, FileUse, InodeCache
+from mapfs.fuse.statistics import Bytes, FileUse
 from mapfs.monitor.rates import rates_between
 from mapfs.monitor.tables import file_rows, format_seconds, printable, rate_rows, summary_rows
 from tests.unit.test_metrics import SNAPSHOT
@@ -20,7 +21,7 @@ LATER = replace(
         "mkdir": Timings(10, 5, 10_000, (0,) * 10 + (10,)),
     },
     bytes=Bytes(read=1100, cold=530, written=50),
-    inode_cache=InodeCache(hits=100, misses=13, inodes=2),
+    inode_cache=CacheUse(hits=100, misses=13, inodes=2),
     process=replace(SNAPSHOT.process, minor_faults=104),
     filesystem={**SNAPSHOT.filesystem, "slack_bytes": 1003},
 )
