@@ -19,8 +19,8 @@ class Mount(NamedTuple):
 
     source: Path
     mountpoint: Path
-    device: int
-    owner: int
+    device: int = 0
+    owner: int = 0
 
 
 def mapfs_mounts() -> Iterator[Mount]:

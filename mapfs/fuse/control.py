@@ -10,6 +10,7 @@ import os
 import socket
 import stat
 import struct
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,7 +19,7 @@ import trio
 
 from mapfs.errors import MapfsError, NotPermittedError, UsageError
 from mapfs.fuse.commands import Commands, filter_of
-from mapfs.fuse.tracing import Event, Tracer
+from mapfs.fuse.tracing import Event, Listener, Tracer
 from mapfs.fuse.transport import ServingTransport
 
 _log = logging.getLogger(__name__)
@@ -178,15 +179,21 @@ class ControlServer:
             await _send(stream, {"ok": True})
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_at_end, stream, nursery.cancel_scope)
-                while True:
-                    self._transport.collect()
-                    while events := listener.take(_TRACE_LINES):
-                        await stream.send_all(b"".join(_line(_described(*each)) for each in events))
-                    if dropped := listener.take_dropped():
-                        await stream.send_all(_line({"dropped": dropped}))
-                    await trio.sleep(_TRACE_SECONDS)
+                with suppress(*_LOST):
+                    await self._tell(stream, listener)
+                nursery.cancel_scope.cancel()
         finally:
             self._tracer.leave(listener)
+
+    async def _tell(self, stream: trio.SocketStream, listener: Listener) -> None:
+        """Send what a listener hears, until cancelled."""
+        while True:
+            self._transport.collect()
+            while events := listener.take(_TRACE_LINES):
+                await stream.send_all(b"".join(_line(_described(*each)) for each in events))
+            if dropped := listener.take_dropped():
+                await stream.send_all(_line({"dropped": dropped}))
+            await trio.sleep(_TRACE_SECONDS)
 
 
 class _Lines:
@@ -246,7 +253,8 @@ async def _send(stream: trio.SocketStream, answer: dict[str, Any]) -> None:
 
 
 async def _cancel_at_end(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
-    await stream.receive_some(1)
+    with suppress(*_LOST):
+        await stream.receive_some(1)
     scope.cancel()
 
 

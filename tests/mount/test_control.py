@@ -266,5 +266,6 @@ def test_a_client_that_does_nothing_stops_neither_the_mount_nor_its_end(volume: 
         (mnt / "file").write_text("written")
         assert statistics(volume)["operations"]
         volume.umount()
-        assert idle.recv(1) == b""
+        while idle.recv(4096):
+            pass  # that it was slow, if this took long
     assert not (volume.store / "control").exists()
