@@ -1,10 +1,14 @@
 """What happened on a mount between two snapshots of it. Pure; seconds and bytes."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
+from mapfs.filesystem.inode import CacheUse
 from mapfs.fuse.counters import Timings
-from mapfs.fuse.statistics import Bytes, FileUse, Snapshot
+from mapfs.fuse.statistics import Bytes, FileUse, Process, Snapshot
+
+# Clocks may say that no time has passed.
+_LEAST_SECONDS: Final = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +29,7 @@ class Rate:
 class Rates:
     """A mount in one interval of so many `seconds`, and how it was at its end.
 
-    `slack_change` is bytes for each second.
+    `process`, `filesystem` and `files` are as in a `Snapshot`.
     """
 
     seconds: float
@@ -36,18 +40,11 @@ class Rates:
     written_bytes_per_second: float
     minor_faults_per_second: float
     major_faults_per_second: float
+    slack_bytes_per_second: float
     inode_cache_hit_share: float | None
-    slack_bytes: int
-    slack_change: float
-    allocated_bytes: int
-    store_bytes: int
-    windows: int
-    address_space_bytes: int
-    page_table_bytes: int
-    process_resident_bytes: int
-    pid: int
     takeovers: int
-    state: str
+    process: Process
+    filesystem: dict[str, int | str]
     files: tuple[FileUse, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -60,77 +57,64 @@ def rates_between(before: Snapshot, after: Snapshot) -> Rates:
 
     If another process has taken over in between, it is what that one has done so far.
     """
-    is_same = before.process.pid == after.process.pid
-    seconds = after.uptime_seconds - (before.uptime_seconds if is_same else 0)
-    seconds = max(seconds, 1e-9)
-    counted = _bytes_between(before.bytes, after.bytes) if is_same else after.bytes
-    operations = {
-        name: _rate(_since(before.operations.get(name) if is_same else None, timings), seconds)
-        for name, timings in after.operations.items()
-    }
-    faults = [after.process.minor_faults, after.process.major_faults]
-    if is_same:
-        faults[0] -= before.process.minor_faults
-        faults[1] -= before.process.major_faults
+    slack = int(after.filesystem["slack_bytes"]) - int(before.filesystem["slack_bytes"])
+    slack_seconds = max(after.time - before.time, _LEAST_SECONDS)
+    if before.process.pid != after.process.pid:
+        before = _beginning(after)
+    seconds = max(after.uptime_seconds - before.uptime_seconds, _LEAST_SECONDS)
+    counted = _bytes_between(before.bytes, after.bytes)
+    faults, faults_before = after.process, before.process
     return Rates(
         seconds=seconds,
-        operations=operations,
-        commits=_rate(_since(before.commits if is_same else None, after.commits), seconds),
+        operations={
+            name: _rate(before.operations.get(name, Timings()), timings, seconds)
+            for name, timings in after.operations.items()
+        },
+        commits=_rate(before.commits, after.commits, seconds),
         resident_bytes_per_second=(counted.read - counted.cold) / seconds,
         cold_bytes_per_second=counted.cold / seconds,
         written_bytes_per_second=counted.written / seconds,
-        minor_faults_per_second=faults[0] / seconds,
-        major_faults_per_second=faults[1] / seconds,
-        inode_cache_hit_share=_hit_share(before if is_same else None, after),
-        slack_bytes=_bytes(after, "slack_bytes"),
-        slack_change=(_bytes(after, "slack_bytes") - _bytes(before, "slack_bytes"))
-        / max(after.time - before.time, 1e-9),
-        allocated_bytes=_bytes(after, "allocated_bytes"),
-        store_bytes=_bytes(after, "store_bytes"),
-        windows=after.process.windows,
-        address_space_bytes=after.process.address_space_bytes,
-        page_table_bytes=after.process.page_table_bytes,
-        process_resident_bytes=after.process.resident_bytes,
-        pid=after.process.pid,
+        minor_faults_per_second=(faults.minor_faults - faults_before.minor_faults) / seconds,
+        major_faults_per_second=(faults.major_faults - faults_before.major_faults) / seconds,
+        slack_bytes_per_second=slack / slack_seconds,
+        inode_cache_hit_share=_hit_share(before.inode_cache, after.inode_cache),
         takeovers=after.takeovers,
-        state=str(after.filesystem["state"]),
+        process=after.process,
+        filesystem=after.filesystem,
         files=after.files,
     )
 
 
-def _bytes(snapshot: Snapshot, name: str) -> int:
-    return int(snapshot.filesystem[name])
+def _beginning(snapshot: Snapshot) -> Snapshot:
+    """How the counters of a snapshot were when its process began."""
+    return replace(
+        snapshot,
+        uptime_seconds=0.0,
+        operations={},
+        commits=Timings(),
+        bytes=Bytes(0, 0, 0),
+        inode_cache=CacheUse(0, 0, 0),
+        process=replace(snapshot.process, minor_faults=0, major_faults=0),
+    )
 
 
 def _bytes_between(before: Bytes, after: Bytes) -> Bytes:
     return Bytes(after.read - before.read, after.cold - before.cold, after.written - before.written)
 
 
-def _since(before: Timings | None, after: Timings) -> Timings:
-    if before is None:
-        return after
+def _rate(before: Timings, after: Timings, seconds: float) -> Rate:
     padded = before.buckets + (0,) * (len(after.buckets) - len(before.buckets))
-    return Timings(
-        after.count - before.count,
-        after.errors - before.errors,
-        after.nanoseconds - before.nanoseconds,
-        tuple(new - old for new, old in zip(after.buckets, padded, strict=True)),
-    )
-
-
-def _rate(timings: Timings, seconds: float) -> Rate:
+    buckets = tuple(new - old for new, old in zip(after.buckets, padded, strict=True))
+    done = Timings(after.count - before.count, buckets=buckets)
     return Rate(
-        timings.count / seconds,
-        timings.errors / seconds,
-        timings.quantile(0.5),
-        timings.quantile(0.9),
-        timings.quantile(0.99),
+        done.count / seconds,
+        (after.errors - before.errors) / seconds,
+        done.quantile(0.5),
+        done.quantile(0.9),
+        done.quantile(0.99),
     )
 
 
-def _hit_share(before: Snapshot | None, after: Snapshot) -> float | None:
-    hits, misses = after.inode_cache.hits, after.inode_cache.misses
-    if before is not None:
-        hits -= before.inode_cache.hits
-        misses -= before.inode_cache.misses
+def _hit_share(before: CacheUse, after: CacheUse) -> float | None:
+    hits, misses = after.hits - before.hits, after.misses - before.misses
     return hits / (hits + misses) if hits + misses else None

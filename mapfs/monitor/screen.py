@@ -91,7 +91,7 @@ class Top(App[str]):
                 after = await asyncio.to_thread(self._sample)
                 if not self._is_paused:
                     self._rates = rates_between(before, after)
-                    self._slack.append(self._rates.slack_bytes)
+                    self._slack.append(float(after.filesystem["slack_bytes"]))
                     self._show()
                 before = after
         except MapfsError as error:

@@ -1,6 +1,6 @@
 """Statistics and rates as tables of text."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mapfs.fuse.counters import Timings
-from mapfs.fuse.statistics import FileUse, Snapshot
+from mapfs.fuse.statistics import FileUse, Process, Snapshot
 from mapfs.monitor.rates import Rate, Rates
 from mapfs.sizes import format_size
 
@@ -83,24 +83,31 @@ def _rated(name: str, rate: Rate) -> tuple[str, ...]:
 def summary_rows(rates: Rates) -> list[tuple[str, str]]:
     """What is to be said of a mount in a line each."""
     hits = rates.inode_cache_hit_share
+    faults = rates.minor_faults_per_second, rates.major_faults_per_second
     return [
         ("read, resident", f"{_size(rates.resident_bytes_per_second)}/s"),
         ("read, cold", f"{_size(rates.cold_bytes_per_second)}/s"),
         ("written", f"{_size(rates.written_bytes_per_second)}/s"),
-        ("slack", f"{_size(rates.slack_bytes)} ({_change(rates.slack_change)}/s)"),
-        ("allocated", f"{_size(rates.allocated_bytes)} of {_size(rates.store_bytes)}"),
-        ("windows", f"{rates.windows}, {_size(rates.address_space_bytes)} of address space"),
-        ("page tables", _size(rates.page_table_bytes)),
-        (
-            "page faults",
-            f"{rates.minor_faults_per_second:.1f}/s, {rates.major_faults_per_second:.1f}/s major",
-        ),
+        ("slack change", f"{_change(rates.slack_bytes_per_second)}/s"),
+        *_held(rates.filesystem, rates.process),
+        ("page faults", f"{faults[0]:.1f}/s, {faults[1]:.1f}/s major"),
         ("inode cache", "-" if hits is None else f"{100 * hits:.1f} % hits"),
-        (
-            "process",
-            f"{rates.pid}, {_size(rates.process_resident_bytes)}, {rates.takeovers} takeovers",
-        ),
-        ("state", rates.state),
+        ("takeovers", str(rates.takeovers)),
+    ]
+
+
+def _held(filesystem: Mapping[str, int | str], process: Process) -> list[tuple[str, str]]:
+    """What a mount holds, and what mapping costs its process."""
+    sizes = {
+        name: _size(int(filesystem[f"{name}_bytes"])) for name in ("slack", "allocated", "store")
+    }
+    return [
+        ("slack", sizes["slack"]),
+        ("allocated", f"{sizes['allocated']} of {sizes['store']}"),
+        ("windows", f"{process.windows}, {_size(process.address_space_bytes)} of address space"),
+        ("page tables", _size(process.page_table_bytes)),
+        ("process", f"{process.pid}, {_size(process.resident_bytes)}, {process.threads} threads"),
+        ("state", str(filesystem["state"])),
     ]
 
 
@@ -146,16 +153,10 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("read, cold", _size(counted.cold)),
         ("written", _size(counted.written)),
         ("log syncs", str(snapshot.log_syncs)),
-        ("slack", _size(int(snapshot.filesystem["slack_bytes"]))),
-        ("allocated", _size(int(snapshot.filesystem["allocated_bytes"]))),
-        ("store", _size(int(snapshot.filesystem["store_bytes"]))),
-        ("windows", f"{process.windows}, {_size(process.address_space_bytes)} of address space"),
-        ("page tables", _size(process.page_table_bytes)),
+        *_held(snapshot.filesystem, process),
         ("page faults", f"{process.minor_faults}, {process.major_faults} major"),
         ("inode cache", f"{cache.hits} hits, {cache.misses} misses, {cache.inodes} inodes"),
-        ("process", f"{process.pid}, {_size(process.resident_bytes)}, {process.threads} threads"),
         ("served", f"{snapshot.uptime_seconds:.0f} s, after {snapshot.takeovers} takeovers"),
-        ("state", str(snapshot.filesystem["state"])),
     ]
 
 

@@ -40,7 +40,8 @@ def test_rates_of_one_process() -> None:
     assert rates.written_bytes_per_second == 0
     assert rates.minor_faults_per_second == 10
     assert rates.inode_cache_hit_share == 0.9
-    assert (rates.slack_bytes, rates.slack_change) == (1003, 100)
+    assert rates.slack_bytes_per_second == 100
+    assert rates.filesystem["slack_bytes"] == 1003
 
 
 def test_nothing_happened() -> None:
@@ -58,7 +59,7 @@ def test_another_process_began_anew() -> None:
     assert rates.seconds == 5
     assert rates.operations["read"].per_second == 26 / 5
     assert rates.minor_faults_per_second == 3 / 5
-    assert rates.slack_change == 100
+    assert rates.slack_bytes_per_second == 100
 
 
 def test_rows_are_in_the_order_asked_for() -> None:

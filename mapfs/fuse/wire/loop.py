@@ -13,6 +13,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
+from time import perf_counter_ns
 from typing import Final
 
 import trio
@@ -241,7 +242,7 @@ class WireTransport:
         """The request of `size` bytes in the buffer."""
         _, opcode, unique, nodeid, uid, gid, pid = IN_HEADER.unpack_from(self._buffer)
         body = self._view[IN_HEADER.size : size]
-        values = (opcode, unique, nodeid, uid, gid, pid, body, time.perf_counter_ns())
+        values = (opcode, unique, nodeid, uid, gid, pid, body, perf_counter_ns())
         return tuple.__new__(Request, values)  # what Request(*values) does, without its call
 
     def _serve_one(self, size: int) -> None:
