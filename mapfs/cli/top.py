@@ -12,7 +12,7 @@ from mapfs.errors import MapfsError, UsageError
 if TYPE_CHECKING:
     from mapfs.cli.client import ControlClient
 
-_FILES: Final = 50
+_FILES: Final = 30
 
 
 @click.command("top")

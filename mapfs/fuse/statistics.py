@@ -3,10 +3,11 @@
 The counters begin anew with each process that serves the mount.
 """
 
+import heapq
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -184,16 +185,22 @@ class Statistics:
         )
 
     async def files(self, most: int) -> tuple[FileUse, ...]:
-        """Up to so many of the files that were used most of late.
+        """Up to so many of the files that were used most of late; the larger of those alike.
 
         Others get a turn after each: to see what of a file is in memory takes a while.
         """
         found: list[FileUse] = []
-        for number, accesses in Counter(self._transport.counters.recent).most_common(most):
+        for accesses, _, number in heapq.nlargest(most, self._used()):
             with suppress(MapfsError):  # it is gone by now
                 found.append(self._file(number, accesses))
             await trio.lowlevel.checkpoint()
         return tuple(found)
+
+    def _used(self) -> Iterator[tuple[int, int, int]]:
+        """The accesses, pages and number of each file that was used of late and is still there."""
+        for number, accesses in Counter(self._transport.counters.recent).items():
+            with suppress(MapfsError):
+                yield accesses, self._filesystem.inode(number).pages, number
 
     def _file(self, number: int, accesses: int) -> FileUse:
         inode = self._filesystem.inode(number)

@@ -123,14 +123,16 @@ def play(
 def test_statistics(fs, transport, play):
     number = make(fs, b"file", b"x" * 5000)
     transport.counters.add("read", 1000)
-    transport.counters.recent.extend([number, number, 999])
+    others = [make(fs, b"small", b"x"), make(fs, b"large", b"x" * 9000)]
+    transport.counters.recent.extend([*others, number, number, 999])
 
     async def scenario(connect: Connect) -> None:
         client = await connect()
         values = (await client.ask(command="statistics", files=10))["statistics"]
         assert values["operations"]["read"]["count"] == 1
-        assert values["filesystem"]["slack_bytes"] == 3192
-        assert [(each["path"], each["accesses"]) for each in values["files"]] == [("file", 2)]
+        assert values["filesystem"]["slack_bytes"] == 3192 + 4095 + 3288
+        used = [(each["path"], each["accesses"]) for each in values["files"]]
+        assert used == [("file", 2), ("large", 1), ("small", 1)]
         snapshot = Snapshot.from_json(values)
         assert json.loads(json.dumps(snapshot.as_json())) == values
         assert snapshot.takeovers == 3
