@@ -80,6 +80,7 @@ class ControlClient:
                     is_first = False
                     with connection.makefile("rb") as lines:
                         yield from map(json.loads, _whole(lines))
+            time.sleep(_PAUSE_SECONDS)
 
     def _connect(self) -> socket.socket:
         end = time.monotonic() + _PATIENCE_SECONDS
