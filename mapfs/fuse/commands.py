@@ -75,11 +75,11 @@ class Commands:
         inode = _integer(request, "inode")
         offset = _integer(request, "offset")
         length = _integer(request, "length", least=1)
-        file = self._filesystem.inode(inode)
+        self._filesystem.inode(inode)  # raises if there is none
         mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
         # What is dirty must not be written over the hole, and what is read meanwhile not be kept.
         await _in_thread(self._transport.drop_cached, inode, offset, length)
-        pages = file.pages
+        pages = self._filesystem.inode(inode).pages
         self._filesystem.fallocate(inode, mode, offset, length)
         pages -= self._filesystem.inode(inode).pages
         if self._committer.must_wait():
@@ -91,7 +91,7 @@ class Commands:
         """Let the kernel drop the pages and attributes of one inode, or of all."""
         if "inode" in request:
             inode = _integer(request, "inode")
-            self._filesystem.inode(inode)
+            self._filesystem.inode(inode)  # raises if there is none
             await _in_thread(self._transport.drop_cached, inode)
             return {}
         after = 0
