@@ -80,10 +80,11 @@ class ControlSocket:
         return True
 
     def close(self) -> None:
-        """Take the socket away."""
+        """Take the socket away; where that cannot be, whoever is next replaces it."""
         self.socket.close()
         if self._directory is not None:
-            _remove_socket(self._directory)
+            with suppress(OSError):
+                _remove_socket(self._directory)
             os.close(self._directory)
             self._directory = None
 

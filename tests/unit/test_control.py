@@ -455,6 +455,19 @@ def test_a_socket_that_was_left_behind_is_replaced(tmp_path):
         client.connect(str(tmp_path / "control"))
 
 
+def test_a_socket_that_cannot_be_removed_is_left(tmp_path, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "as the host says it")
+
+    bound = ControlSocket(tmp_path, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.unlink", refuse)
+        bound.close()
+    assert (tmp_path / "control").is_socket()
+    ControlSocket(tmp_path, 0).close()
+    assert not (tmp_path / "control").exists()
+
+
 def test_a_path_of_any_length(tmp_path):
     deep = tmp_path.joinpath(*["x" * 200] * 4)
     deep.mkdir(parents=True)
