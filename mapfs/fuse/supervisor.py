@@ -72,6 +72,8 @@ class Supervisor:
         not come to be, or is given up.
         """
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        if self._job.options.metrics is not None:
+            from mapfs.fuse import metrics as _metrics  # noqa: F401 (for the workers)
         gc.freeze()  # or the first collection in a worker would copy all that it shares
         self._worker = self._fork(detach)
         try:
