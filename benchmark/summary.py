@@ -1,15 +1,14 @@
 """The arithmetic over samples: medians, ratios and how sure they are. Pure."""
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from benchmark.results import Results, Sample
+from mapfs.claims.samples import samples_outside
 
 _ALLOWED: Final = 0.95  # slower by five hundredths
-_CONFIDENCE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +65,6 @@ def ratio(ours: Sequence[Sample], theirs: Sequence[Sample]) -> Ratio | None:
 
 def median_speed(samples: Sequence[Sample]) -> float:
     return statistics.median(sample.speed for sample in samples)
-
-
-def samples_outside(count: int) -> int:
-    """How many of `count` sorted samples may be left out at each end of an interval.
-
-    The interval from one order statistic to its mirror image holds the median of whatever
-    distribution with the probability that neither tail of a binomial with p = 1/2 is hit, the
-    sign test's (W. J. Conover, Practical Nonparametric Statistics, 3rd ed., 3.2).
-    """
-    tail, outside = 0.0, 0
-    for hits in range(count // 2):
-        tail += math.comb(count, hits) / 2**count
-        if 1 - 2 * tail < _CONFIDENCE:
-            break
-        outside = hits
-    return outside
 
 
 def best_peer(results: Results, measurement: str) -> str | None:

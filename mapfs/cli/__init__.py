@@ -23,6 +23,7 @@ _VERBS: Final = (
     "df",
     "slack",
     "fsck",
+    "bench",
 )
 _INTERRUPTED: Final = 130
 

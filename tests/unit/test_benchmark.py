@@ -18,8 +18,9 @@ from benchmark.plot import as_svg
 from benchmark.report import as_json, as_markdown, rounded, table
 from benchmark.results import Failure, Results, Sample, SystemDescription
 from benchmark.schedule import Plan
-from benchmark.summary import best_peer, ratio, samples_outside, spread
+from benchmark.summary import best_peer, ratio, spread
 from benchmark.workloads import WORKLOADS, Sizes
+from mapfs.claims.samples import samples_outside
 
 STAT = "stat, warm"
 READ = "sequential read, cold"

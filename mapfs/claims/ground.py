@@ -1,0 +1,119 @@
+"""Where claims are measured: a directory of our own beside a store, removed at the end."""
+
+import contextlib
+import random
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from mapfs.claims.claim import CannotMeasureError
+from mapfs.claims.mounted import MountedStore, uninterrupted
+from mapfs.claims.subject import MOUNTED, MountedSubject, Subject
+from mapfs.errors import NoSpaceError
+from mapfs.sizes import format_size
+
+Name = TypeVar("Name")
+Value = TypeVar("Value")
+# The log of a store, its catalog, and what it grows by at least.
+_STORE_BYTES = 128 << 20
+# The files of all sizes take twice the largest, on the host and in the store; one is written anew.
+_COPIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a run is to be: bytes of the largest file, repetitions, bytes in a page of the store."""
+
+    size: int
+    repeat: int
+    page_size: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes of disk that a run takes at most."""
+        return _COPIES * self.size + _STORE_BYTES
+
+
+@dataclass(slots=True)
+class Ground:
+    """The directory with what is in it, and the order of what is done there."""
+
+    directory: Path
+    settings: Settings
+    on_step: Callable[[float], None] = lambda _share: None
+    _mounted: MountedStore | None = None
+    _why_not: str = ""
+    _chance: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 (an order)
+
+    def subject(self, label: str) -> Subject:
+        """Files of a kind. Raises `CannotMeasureError` if there can be none here."""
+        if label == MOUNTED:
+            return MountedSubject(self._store())
+        return Subject(self.directory, label)
+
+    def _store(self) -> MountedStore:
+        """Made when it is first needed, and not tried again."""
+        if self._why_not:
+            raise CannotMeasureError(self._why_not)
+        if self._mounted is None:
+            self._mounted = MountedStore(self.directory / "mounted")
+            try:
+                self._mounted.create(self.settings.page_size)
+            except CannotMeasureError as error:
+                self._why_not = str(error)
+                raise
+        return self._mounted
+
+    def interleaved(self, ways: Mapping[Name, Callable[[], Value]]) -> dict[Name, list[Value]]:
+        """What each way returns, once in a repetition, in an order drawn anew each time."""
+        found: dict[Name, list[Value]] = {name: [] for name in ways}
+        order = list(ways)
+        for repetition in range(self.settings.repeat):
+            self._chance.shuffle(order)
+            for name in order:
+                found[name].append(ways[name]())
+            self.on_step((repetition + 1) / self.settings.repeat)
+        return found
+
+    def places(self, size: int, width: int, count: int) -> list[int]:
+        """Offsets drawn at random from a file, each a multiple of the width, none twice."""
+        return [width * place for place in self._chance.sample(range(size // width), count)]
+
+    def close(self) -> None:
+        """Unmount and remove everything."""
+        if self._mounted is not None:
+            self._mounted.close()
+        shutil.rmtree(self.directory)
+
+
+@contextlib.contextmanager
+def ground_beside(
+    store: Path, settings: Settings, on_step: Callable[[float], None]
+) -> Iterator[Ground]:
+    """A directory beside `store`, which itself is never touched; removed however the block ends.
+
+    For the main thread. Raises `NoSpaceError` if the disk has less room than may be needed.
+    """
+    parent = store.absolute().parent
+    free = shutil.disk_usage(parent).free
+    if free < settings.needed:
+        raise NoSpaceError(
+            f"{parent}: {format_size(settings.needed)} are needed and {format_size(free)} are free"
+            " (a smaller --size needs less)"
+        )
+    ended = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number in ended:
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: so that all is removed
+    directory = Path(tempfile.mkdtemp(prefix=".mapfs-bench-", dir=parent))
+    ground = Ground(directory, settings, on_step)
+    try:
+        yield ground
+    finally:
+        with uninterrupted():
+            ground.close()
+        for number, handler in ended.items():
+            signal.signal(number, handler)

@@ -1,0 +1,194 @@
+"""mapfs bench: measure what is said of mmap on this machine."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from mapfs.cli.parameters import SIZE
+from mapfs.errors import StoreError
+
+if TYPE_CHECKING:
+    from mapfs.claims.claim import Claim, Result
+
+_LEAST_BYTES: Final = 16 << 20
+_COLOURS: Final = {"holds": "green", "does not hold": "red", "cannot be measured here": "yellow"}
+Step = Callable[["Claim", str], None]
+
+
+@click.group("bench")
+def command() -> None:
+    """Measure on this machine.
+
+    \b
+    mapfs bench claims data.mapfs
+    """
+
+
+def _print_list(context: click.Context, _parameter: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 (click passes it so)
+    if not is_asked:
+        return
+    from mapfs.claims.catalogue import CLAIMS
+
+    for name, claim in CLAIMS.items():
+        click.echo(f"{name:<11}{claim.side:<9}{claim.sentence}")
+    context.exit()
+
+
+def _chosen(
+    _context: click.Context, _parameter: click.Parameter, text: str | None
+) -> "list[Claim]":
+    """The claims that `--only` names."""
+    from mapfs.claims.catalogue import CLAIMS
+
+    names = list(CLAIMS) if text is None else text.split(",")
+    for name in names:
+        if name not in CLAIMS:
+            raise click.BadParameter(f"{name!r} is none of {', '.join(CLAIMS)}")
+    return [CLAIMS[name] for name in dict.fromkeys(names)]
+
+
+@command.command("claims")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option(
+    "--only", "claims", metavar="NAME[,NAME]…", callback=_chosen, help="Measure these claims only."
+)
+@click.option(
+    "--list",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_list,
+    help="Print the names of the claims and exit.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=5),
+    default=8,
+    show_default=True,
+    help="Repetitions of each measurement.",
+)
+@click.option(
+    "--size", type=SIZE, default="128M", show_default=True, help="Size of the largest file."
+)
+@click.option(
+    "--html",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write a page with plots to this file.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def claims_command(
+    *,
+    store: Path,
+    claims: "list[Claim]",
+    repeat: int,
+    size: int,
+    html: Path | None,
+    as_json: bool,
+) -> int:
+    """Measure what is said for and against mmap, and say what holds here.
+
+    Works in a directory of its own beside STORE, with a store of its own, and removes both at the
+    end; STORE itself is not touched and need not exist. Exit code 1 if something could not be
+    measured.
+
+    \b
+    mapfs bench claims data.mapfs --html claims.html
+    mapfs bench claims data.mapfs --only copy,seek --json
+    """
+    from mapfs.claims.ground import Settings, ground_beside
+    from mapfs.claims.machine import facts
+    from mapfs.claims.measuring import measured
+    from mapfs.claims.page import as_html
+    from mapfs.claims.report import as_json as results_as_json
+
+    if size < _LEAST_BYTES:
+        raise click.BadParameter("it must be 16M at least", param_hint="--size")
+    if html is not None and not html.absolute().parent.is_dir():
+        raise click.BadParameter(f"{html.parent} is no directory", param_hint="--html")
+    settings = Settings(size, repeat, _page_size(store))
+    described = facts(store.absolute().parent, settings)
+    with (
+        _progress(len(claims)) as (begin, step),
+        ground_beside(store, settings, step) as ground,
+    ):
+        results = list(measured(claims, ground, begin))
+    if html is not None:
+        html.write_text(as_html(results, described), encoding="utf-8")
+    if as_json:
+        click.echo(results_as_json(results, described))
+    else:
+        _print_table(results)
+    return int(not all(each.figures for one in results for each in one.findings))
+
+
+def _page_size(store: Path) -> int:
+    """Bytes in a page of the store, or of the machine if there is no store yet."""
+    from mapfs.format.superblock import HEADER_BYTES, read_superblock
+    from mapfs.store.bundle import Bundle
+    from mapfs.store.mkfs import machine_page_size
+
+    if not store.absolute().parent.is_dir():
+        raise StoreError(f"{store.absolute().parent}: no such directory")
+    if not store.exists():
+        return machine_page_size()
+    bundle = Bundle(store)
+    bundle.require()
+    with bundle.store.open("rb") as file:
+        return read_superblock(file.read(HEADER_BYTES)).page_size
+
+
+@contextlib.contextmanager
+def _progress(claims: int) -> Iterator[tuple[Step, Callable[[float], None]]]:
+    """A bar on standard error if that is a terminal.
+
+    What it gives is called with each claim and kind of file as it begins, and with the share of it
+    that is done.
+    """
+    if not sys.stderr.isatty():
+        yield (lambda _claim, _subject: None), (lambda _share: None)
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # Claims fork, and a thread that draws would not be there in a child.
+    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
+        task = bar.add_task("", total=claims)
+        begun: list[str] = []
+
+        def begin(claim: "Claim", subject: str) -> None:
+            if claim.name not in begun:
+                begun.append(claim.name)
+            description = f"{claim.name}: {subject}"
+            bar.update(task, completed=len(begun) - 1, description=description, refresh=True)
+
+        def step(share: float) -> None:
+            bar.update(task, completed=len(begun) - 1 + share, refresh=True)
+
+        yield begin, step
+
+
+def _print_table(results: "Sequence[Result]") -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for result in results:
+        claim = result.claim
+        colour = _COLOURS[result.verdict]
+        console.print(f"[bold]{claim.name}[/], {claim.side} mmap: [{colour}]{result.verdict}[/]")
+        console.print(f"  {claim.sentence}")
+        table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), collapse_padding=True)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column()
+        for finding in result.findings:
+            colour = _COLOURS[finding.verdict]
+            reason = escape(finding.reason)
+            table.add_row(finding.subject, f"[{colour}]{finding.verdict}[/]", reason)
+        console.print(table)
+        console.print()
