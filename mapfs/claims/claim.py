@@ -73,6 +73,7 @@ class Axes:
     x: str
     y: str
     is_x_bytes: bool = False
+    is_y_percent: bool = False
 
 
 @dataclass(frozen=True, slots=True)

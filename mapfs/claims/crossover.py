@@ -15,7 +15,7 @@ from mapfs.claims.units import bytes_label
 
 _LEAST_BYTES: Final = 1 << 10
 # A turn is as many files as give the clock something to measure.
-_TURN_BYTES: Final = 8 << 20
+_TURN_SECONDS: Final = 0.004
 _MOST_IN_A_TURN: Final = 100
 MAP: Final = "open, mmap, touch, munmap, close"
 NEW: Final = "open, read, close: into a new buffer"
@@ -88,12 +88,16 @@ def _times(ground: Ground, subject: Subject, size: int) -> dict[str, list[float]
         NEW: partial(_read, path, size, None),
         KEPT: partial(_read, path, size, kept),
     }
-    for way in ways.values():
-        way()  # what comes first has to make the memory ready
-    count = max(1, min(_MOST_IN_A_TURN, _TURN_BYTES // size))
+    counts = {name: _count(way) for name, way in ways.items()}
     return ground.interleaved(
-        {name: partial(_seconds_each, way, count) for name, way in ways.items()}
+        {name: partial(_seconds_each, way, counts[name]) for name, way in ways.items()}
     )
+
+
+def _count(way: Callable[[], None]) -> int:
+    """How many files make a turn. The first use makes memory ready, the second is timed."""
+    way()
+    return max(1, min(_MOST_IN_A_TURN, int(_TURN_SECONDS / _seconds_each(way, 1))))
 
 
 def _seconds_each(way: Callable[[], None], count: int) -> float:

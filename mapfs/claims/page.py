@@ -33,7 +33,7 @@ padding:1rem 1.1rem;margin:1rem 0}
 ul{margin:.6rem 0;padding:0;list-style:none}li{margin:.35rem 0}
 .panels{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18rem),1fr));
 gap:1rem 1.5rem;margin:1rem 0}
-figure{margin:0;max-width:30rem}figcaption{font-size:.85rem;margin-bottom:.3rem}
+figure{margin:0;max-width:22rem}figcaption{font-size:.85rem;margin-bottom:.3rem}
 svg{width:100%;height:auto;display:block}
 .overview{max-width:36rem}
 details{margin:.6rem 0}summary{cursor:pointer;font-size:.9rem}

@@ -30,7 +30,7 @@ _NAMESPACE: Final = "http://www.w3.org/2000/svg"
 _COLOURS: Final = 4
 _WIDTH: Final = 360
 _HEIGHT: Final = 230
-_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 30, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 24, 30, 40
 _BAR: Final = 40
 _ROW: Final = 30
 _LABELS: Final = 84
@@ -38,7 +38,7 @@ _OVERVIEW: Final = 460
 
 
 class _Scale:
-    """Places on a logarithmic axis."""
+    """Places on a logarithmic axis between whole powers of a base."""
 
     def __init__(self, values: Sequence[float], begin: float, end: float, base: int = 10) -> None:
         positive = [value for value in values if value > 0] or [1]
@@ -52,11 +52,23 @@ class _Scale:
         return self._begin + share * (self._end - self._begin)
 
     def ticks(self, most: int) -> list[float]:
-        """Powers of the base, at most so many."""
+        """Powers of the base, one of them 1 if it is there, at most so many."""
         step = -(-(self._most - self._least + 1) // most)
-        return [
-            float(self._base) ** exponent for exponent in range(self._least, self._most + 1, step)
-        ]
+        exponents = range(self._least, self._most + 1)
+        return [float(self._base) ** exponent for exponent in exponents if exponent % step == 0]
+
+
+class _Percents:
+    """Places on an axis from nothing to all."""
+
+    def __init__(self, begin: float, end: float) -> None:
+        self._begin, self._end = begin, end
+
+    def place(self, value: float) -> float:
+        return self._begin + value / 100 * (self._end - self._begin)
+
+    def ticks(self, most: int) -> list[float]:
+        return [100 * number / (most - 2) for number in range(most - 1)]
 
 
 def panels(result: Result) -> Iterator[tuple[str, str]]:
@@ -95,7 +107,7 @@ def _bars(figures: Sequence[Figure], most: float, unit: str) -> str:
             f'<path class="{colour}" d="M{_RIGHT} {y + 20}H{median + 1:.1f}v12H{_RIGHT}z"/>',
             f'<path class="range" d="M{least:.1f} {y + 26}H{top:.1f}"/>',
         ]
-    return _svg(_WIDTH, len(figures) * _BAR + 4, body)
+    return _svg(_WIDTH, len(figures) * _BAR + 4, body, unit)
 
 
 def _lines(finding: Finding, every: Sequence[Series], axes: Axes) -> str:
@@ -104,7 +116,9 @@ def _lines(finding: Finding, every: Sequence[Series], axes: Axes) -> str:
     top = 18 * len(finding.series) + _TOP
     bottom = top + _HEIGHT
     across = _Scale([x for x, _ in points], _LEFT, _WIDTH - _RIGHT, 2 if axes.is_x_bytes else 10)
-    up = _Scale([y for _, y in points], bottom, top)
+    up: _Scale | _Percents = _Scale([y for _, y in points], bottom, top)
+    if axes.is_y_percent:
+        up = _Percents(bottom, top)
     body = [*_grid(across, up, axes, top, bottom)]
     for number, series in enumerate(finding.series):
         places = [(across.place(x), up.place(y)) for x, y in series.points]
@@ -116,17 +130,19 @@ def _lines(finding: Finding, every: Sequence[Series], axes: Axes) -> str:
             f'<polyline class="{colour}" points="{path}"/>',
             *(f'<circle class="{colour}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>' for x, y in places),
         ]
-    return _svg(_WIDTH, bottom + _BOTTOM, body)
+    return _svg(_WIDTH, bottom + _BOTTOM, body, f"{axes.y} by {axes.x}")
 
 
-def _grid(across: _Scale, up: _Scale, axes: Axes, top: float, bottom: float) -> Iterator[str]:
+def _grid(
+    across: _Scale, up: _Scale | _Percents, axes: Axes, top: float, bottom: float
+) -> Iterator[str]:
     for value in up.ticks(7):
         y = up.place(value)
         yield f'<path class="rule" d="M{_LEFT} {y:.1f}H{_WIDTH - _RIGHT}"/>'
-        yield _text(_LEFT - 6, y + 4, f"{value:,.10g}", "end", "faint")
-    for value in across.ticks(6):
+        yield _text(_LEFT - 6, y + 4, _short(value), "end", "faint")
+    for value in across.ticks(5):
         x = across.place(value)
-        label = bytes_label(int(value)) if axes.is_x_bytes else f"{value:,.10g}"
+        label = bytes_label(int(value)) if axes.is_x_bytes else _short(value)
         yield f'<path class="rule" d="M{x:.1f} {top:.1f}V{bottom:.1f}"/>'
         yield _text(x, bottom + 16, label, "middle", "faint")
     yield _text(4, top - 10, axes.y, "start", "faint")
@@ -152,15 +168,15 @@ def overview(results: Sequence[Result]) -> str:
             if finding.factor:
                 place = subjects.index(finding.subject)
                 body.append(_mark(scale, finding.factor, y + 6 * (place - 1), place, finding))
-    return _svg(_OVERVIEW, bottom + 44, body)
+    return _svg(_OVERVIEW, bottom + 44, body, "how many times better mmap is, by claim")
 
 
 def _factor_grid(scale: _Scale, top: float, bottom: float) -> Iterator[str]:
-    for value in scale.ticks(8):
+    for value in scale.ticks(7):
         x = scale.place(value)
         kind = "base" if value == 1 else "rule"
         yield f'<path class="{kind}" d="M{x:.1f} {top}V{bottom}"/>'
-        yield _text(x, bottom + 16, f"{value:,.10g}×", "middle", "faint")
+        yield _text(x, bottom + 16, f"{_short(value)}×", "middle", "faint")
     one = scale.place(1)
     yield _text(one - 12, bottom + 36, "← mmap is worse", "end", "faint")
     yield _text(one + 12, bottom + 36, "mmap is better →", "start", "faint")
@@ -188,14 +204,21 @@ def _shape(number: int, x: float, y: float) -> str:
     return f'<path class="s{number % _COLOURS}" d="M{x:.1f} {y:.1f}{shapes[number % 3]}">'
 
 
+def _short(value: float) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:.10g}"
+
+
 def _text(x: float, y: float, text: str, anchor: str, kind: str = "") -> str:
     style = f' class="{kind}"' if kind else ""
     return f'<text{style} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _svg(width: float, height: float, body: Sequence[str]) -> str:
+def _svg(width: float, height: float, body: Sequence[str], name: str) -> str:
     box = f'viewBox="0 0 {width:.0f} {height:.0f}"'
-    return f'<svg {box} role="img">' + "\n".join(body) + "</svg>"
+    return f'<svg {box} role="img" aria-label="{escape(name)}">' + "\n".join(body) + "</svg>"
 
 
 def standalone(picture: str) -> str:

@@ -132,5 +132,5 @@ CLAIM: Final = Claim(
     factor="",
     subjects=(STORE,),
     measure=_measure,
-    axes=Axes("size of the file", "% of the pages", is_x_bytes=True),
+    axes=Axes("size of the file", "% slack", is_x_bytes=True, is_y_percent=True),
 )

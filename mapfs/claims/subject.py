@@ -97,6 +97,11 @@ class Subject:
         self.drop(path)
 
     @property
+    def by_read(self) -> "Subject":
+        """The same files as read(2) sees them."""
+        return self
+
+    @property
     def server(self) -> int | None:
         """A process that does work for the one that uses the file, if there is one."""
         return None
@@ -117,7 +122,7 @@ class MountedSubject(Subject):
         """What the daemon's windows have mapped stays in memory until it is another process."""
         drop_from_memory(path)
         drop_from_memory(self._store.bundle.store)
-        if in_store_memory(path) > _LEFT_SHARE * path.stat().st_size:
+        if in_store_memory(path):
             self._store.renew()
 
     def disown(self, path: Path) -> None:

@@ -38,12 +38,15 @@ Way = tuple[str, bool]  # what is used, and whether the file fits into memory
 def _measure(ground: Ground, subject: Subject) -> Finding:
     size = ground.settings.size
     files = {True: subject.file(size // 4), False: subject.file(size)}
-    ways: dict[str, Callable[[Path], Speed]] = {MAP: partial(_map, subject), READ: _read}
+    ways: dict[str, tuple[Subject, Callable[[Path], Speed]]] = {
+        MAP: (subject, partial(_map, subject)),
+        READ: (subject.by_read, _read),
+    }
     with cgroup_limit(size // 2) as limit:
         found = ground.interleaved(
             {
-                (name, fits): partial(_run, subject, path, way, limit)
-                for name, way in ways.items()
+                (name, fits): partial(_run, user, path, way, limit)
+                for name, (user, way) in ways.items()
                 for fits, path in files.items()
             }
         )
