@@ -7,7 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from mapfs.claims.claim import Axes, Claim, Figure, Finding, Series, Side, explained, judged
+from mapfs.claims.claim import (
+    Axes,
+    CannotMeasureError,
+    Claim,
+    Figure,
+    Finding,
+    Series,
+    Side,
+    explained,
+    judged,
+)
 from mapfs.claims.ground import Ground
 from mapfs.claims.processes import effort_of, io_of
 from mapfs.claims.samples import Spread, ratio, rounded
@@ -56,6 +66,8 @@ def judge(subject: str, found: dict[int, dict[str, list[Cost]]]) -> Finding:
         name: Spread.of([cost.dirtied / _KIB for cost in some])
         for name, some in found[largest].items()
     }
+    if not dirtied[REWRITE].most:
+        raise CannotMeasureError("the kernel counts no bytes written on this file system")
     factor, by_write = (ratio(times[name], times[MAP]) for name in (REWRITE, WRITE))
     verdict = judged(factor, also=dirtied[MAP].most < dirtied[REWRITE].least)
     reason = (

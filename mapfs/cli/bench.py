@@ -181,7 +181,7 @@ def _print_table(results: "Sequence[Result]") -> None:
         claim = result.claim
         colour = _COLOURS[result.verdict]
         console.print(f"[bold]{claim.name}[/], {claim.side} mmap: [{colour}]{result.verdict}[/]")
-        console.print(f"  {claim.sentence}")
+        console.print(f"  {claim.sentence}", soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), collapse_padding=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)

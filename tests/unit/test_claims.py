@@ -199,6 +199,11 @@ def test_edit() -> None:
     assert edits(1, 4096).factor == Interval(8, 8, 8)
     assert edits(1, 4 * MIB).verdict is FAILS
     assert edits(8, 4096).verdict is FAILS
+    uncounted = {
+        name: [editing.Cost(1, 0)] for name in (editing.MAP, editing.WRITE, editing.REWRITE)
+    }
+    with pytest.raises(CannotMeasureError, match="counts no bytes"):
+        editing.judge("file", {MIB: uncounted})
     assert [x for x, _ in edits(1, 4096).series[0].points] == [MIB, 4 * MIB]
 
 
