@@ -44,7 +44,7 @@ class Ground:
 
     directory: Path
     settings: Settings
-    on_step: Callable[[float], None] = lambda _share: None
+    on_step: Callable[[], None] = lambda: None
     _mounted: MountedStore | None = None
     _why_not: str = ""
     _chance: random.Random = field(default_factory=lambda: random.Random(0))  # noqa: S311 (an order)
@@ -72,11 +72,11 @@ class Ground:
         """What each way returns, once in a repetition, in an order drawn anew each time."""
         found: dict[Name, list[Value]] = {name: [] for name in ways}
         order = list(ways)
-        for repetition in range(self.settings.repeat):
+        for _ in range(self.settings.repeat):
             self._chance.shuffle(order)
             for name in order:
                 found[name].append(ways[name]())
-            self.on_step((repetition + 1) / self.settings.repeat)
+                self.on_step()
         return found
 
     def places(self, size: int, width: int, count: int) -> list[int]:
@@ -91,10 +91,10 @@ class Ground:
 
 
 @contextlib.contextmanager
-def ground_beside(
-    store: Path, settings: Settings, on_step: Callable[[float], None]
-) -> Iterator[Ground]:
+def ground_beside(store: Path, settings: Settings, on_step: Callable[[], None]) -> Iterator[Ground]:
     """A directory beside `store`, which itself is never touched; removed however the block ends.
+
+    `on_step` is called when something is measured, for those who watch.
 
     For the main thread. Raises `NoSpaceError` if the disk has less room than may be needed.
     """

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _LEAST_BYTES: Final = 16 << 20
 _COLOURS: Final = {"holds": "green", "does not hold": "red", "cannot be measured here": "yellow"}
-Step = Callable[["Claim", str], None]
+Begin = Callable[["Claim", str], None]
 
 
 @click.group("bench")
@@ -112,7 +112,7 @@ def claims_command(
     settings = Settings(size, repeat, _page_size(store))
     described = facts(store.absolute().parent, settings)
     with (
-        _progress(len(claims)) as (begin, step),
+        _progress(claims) as (begin, step),
         ground_beside(store, settings, step) as ground,
     ):
         results = list(measured(claims, ground, begin))
@@ -142,33 +142,29 @@ def _page_size(store: Path) -> int:
 
 
 @contextlib.contextmanager
-def _progress(claims: int) -> Iterator[tuple[Step, Callable[[float], None]]]:
+def _progress(claims: "list[Claim]") -> Iterator[tuple[Begin, Callable[[], None]]]:
     """A bar on standard error if that is a terminal.
 
-    What it gives is called with each claim and kind of file as it begins, and with the share of it
-    that is done.
+    What it gives is called with each claim and kind of file as it begins, and while it goes on.
     """
     if not sys.stderr.isatty():
-        yield (lambda _claim, _subject: None), (lambda _share: None)
+        yield (lambda _claim, _subject: None), (lambda: None)
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
+    columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
+    console = Console(stderr=True)
     # Claims fork, and a thread that draws would not be there in a child.
-    with Progress(console=Console(stderr=True), transient=True, auto_refresh=False) as bar:
-        task = bar.add_task("", total=claims)
-        begun: list[str] = []
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, transient=True, auto_refresh=False
+    ) as bar:
+        task = bar.add_task("", total=sum(len(claim.subjects) for claim in claims), completed=-1)
 
         def begin(claim: "Claim", subject: str) -> None:
-            if claim.name not in begun:
-                begun.append(claim.name)
-            description = f"{claim.name}: {subject}"
-            bar.update(task, completed=len(begun) - 1, description=description, refresh=True)
+            bar.update(task, advance=1, description=f"{claim.name}: {subject}", refresh=True)
 
-        def step(share: float) -> None:
-            bar.update(task, completed=len(begun) - 1 + share, refresh=True)
-
-        yield begin, step
+        yield begin, bar.refresh
 
 
 def _print_table(results: "Sequence[Result]") -> None:
