@@ -3,7 +3,6 @@
 import contextlib
 import random
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from mapfs.claims.claim import CannotMeasureError
-from mapfs.claims.mounted import MountedStore, uninterrupted
+from mapfs.claims.interrupts import ended_by_exception, uninterrupted
+from mapfs.claims.mounted import MountedStore
 from mapfs.claims.subject import MOUNTED, MountedSubject, Subject
 from mapfs.errors import NoSpaceError
 from mapfs.sizes import format_size
@@ -105,15 +105,11 @@ def ground_beside(store: Path, settings: Settings, on_step: Callable[[], None]) 
             f"{parent}: {format_size(settings.needed)} are needed and {format_size(free)} are free"
             " (a smaller --size needs less)"
         )
-    ended = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-    for number in ended:
-        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: so that all is removed
-    directory = Path(tempfile.mkdtemp(prefix=".mapfs-bench-", dir=parent))
-    ground = Ground(directory, settings, on_step)
-    try:
-        yield ground
-    finally:
-        with uninterrupted():
-            ground.close()
-        for number, handler in ended.items():
-            signal.signal(number, handler)
+    with ended_by_exception():
+        directory = Path(tempfile.mkdtemp(prefix=".mapfs-bench-", dir=parent))
+        ground = Ground(directory, settings, on_step)
+        try:
+            yield ground
+        finally:
+            with uninterrupted():
+                ground.close()

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from mapfs.claims.claim import CannotMeasureError
+from mapfs.claims.interrupts import uninterrupted
 from mapfs.store.bundle import Bundle
 
 
@@ -60,19 +59,6 @@ def drop_from_memory(path: Path) -> None:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Have Ctrl-C wait for the end of the block. For the main thread."""
-    came: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def _mapfs(*words: str | Path) -> None:

@@ -5,7 +5,6 @@ import multiprocessing
 import operator
 import os
 import resource
-import signal
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from mapfs.claims.claim import CannotMeasureError
+from mapfs.claims.interrupts import ignore_interrupts, uninterrupted
 from mapfs.claims.memory_limit import MemoryLimit
 
 Value = TypeVar("Value")
@@ -128,9 +128,10 @@ def children(
         for function in functions:
             ours, theirs = _CONTEXT.Pipe()
             process = _CONTEXT.Process(target=_run, args=(theirs, function, limit), daemon=True)
-            process.start()
+            with uninterrupted():
+                process.start()
+                started.append(Child(process, ours))
             theirs.close()
-            started.append(Child(process, ours))
         yield started
     finally:
         for child in started:
@@ -140,9 +141,7 @@ def children(
 def _run(
     connection: Connection, function: Callable[[Said], object], limit: MemoryLimit | None
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted, and ends us
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
+    ignore_interrupts()
 
     def say(value: object) -> None:
         connection.send((None, value))

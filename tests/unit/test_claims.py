@@ -27,9 +27,9 @@ from mapfs.claims import (
 from mapfs.claims.catalogue import CLAIMS
 from mapfs.claims.claim import CannotMeasureError, Finding, Result, Side, Verdict, explained, judged
 from mapfs.claims.ground import Ground, Settings, ground_beside
+from mapfs.claims.interrupts import uninterrupted
 from mapfs.claims.measuring import measured
 from mapfs.claims.memory_limit import DataLimit, MemoryLimit, cgroup_limit
-from mapfs.claims.mounted import uninterrupted
 from mapfs.claims.page import as_html
 from mapfs.claims.plot import overview, panels, standalone
 from mapfs.claims.processes import Effort, Memory, children, effort_of, in_child
