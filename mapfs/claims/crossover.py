@@ -15,7 +15,7 @@ from mapfs.claims.units import bytes_label
 
 _LEAST_BYTES: Final = 1 << 10
 # A turn is as many files as give the clock something to measure.
-_TURN_SECONDS: Final = 0.004
+_TURN_SECONDS: Final = 0.01
 _MOST_IN_A_TURN: Final = 100
 MAP: Final = "open, mmap, touch, munmap, close"
 NEW: Final = "open, read, close: into a new buffer"

@@ -83,10 +83,14 @@ class Ground:
         """Offsets drawn at random from a file, each a multiple of the width, none twice."""
         return [width * place for place in self._chance.sample(range(size // width), count)]
 
-    def close(self) -> None:
-        """Unmount and remove everything."""
+    def unmount(self) -> None:
+        """Unmount the store, if there is one."""
         if self._mounted is not None:
             self._mounted.close()
+
+    def close(self) -> None:
+        """Unmount, and remove everything."""
+        self.unmount()
         shutil.rmtree(self.directory)
 
 

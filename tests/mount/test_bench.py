@@ -5,11 +5,16 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from mapfs.claims import thrashing
+from mapfs.claims.catalogue import CLAIMS
+from mapfs.claims.claim import CannotMeasureError
+from mapfs.claims.ground import Ground, Settings
 from mapfs.cli import mapfs as group
 from tests.mount.volume import MAPFS, Volume, mapfs, process, refusal, wait_until
 
@@ -41,9 +46,39 @@ def test_claims_are_measured_and_the_store_is_not_touched(volume: Volume, tmp_pa
     assert not leftovers(tmp_path)
 
 
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    """Two repetitions with small files; the store is checked at the end."""
+    directory = tmp_path / "ground"
+    directory.mkdir()
+    made = Ground(directory, Settings(8 << 20, 2, 4096))
+    try:
+        yield made
+        made.unmount()
+        assert "clean" in mapfs("fsck", directory / "mounted" / "data.mapfs").stdout
+    finally:
+        made.close()
+
+
+def test_every_claim_can_be_measured_on_a_mount(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(thrashing, "_SECONDS", 0.02)
+    for claim in CLAIMS.values():
+        for label in claim.subjects[1:]:
+            try:
+                found = claim.measure(ground, ground.subject(label))
+            except CannotMeasureError as error:
+                assert "cgroup" in str(error), (claim.name, label)
+                continue
+            assert found.subject == label
+            assert found.figures, (claim.name, label)
+            assert (found.factor is None) == (claim.factor == "")
+
+
 def test_claims_are_removed_by_ctrl_c(tmp_path: Path) -> None:
     words: list[str | Path] = [MAPFS, "bench", "claims", tmp_path / "data.mapfs"]
-    words += ["--only", "calls", "--size", "16M", "--repeat", "300"]
+    words += ["--only", "calls", "--size", "16M", "--repeat", "500"]
     with process(words, stderr=subprocess.PIPE, start_new_session=True) as run:
         wait_until(
             lambda: any((each / "mounted" / "mnt").is_mount() for each in leftovers(tmp_path)),

@@ -391,8 +391,8 @@ def test_efforts_are_counted(tmp_path: Path) -> None:
                 file.read(4096)
 
     found = effort_of(read)
-    assert 100 <= found.read_calls < 110
-    assert 100 * 4096 <= found.read_bytes < 101 * 4096
+    assert 100 <= found.read_calls < 200  # a thread of the test runner may read, too
+    assert found.read_bytes >= 100 * 4096
 
 
 def test_a_child_answers_or_says_why_not() -> None:
