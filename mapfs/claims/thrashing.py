@@ -22,6 +22,7 @@ _BUFFER_BYTES: Final = 1 << 20
 _SECONDS: Final = 0.2
 _COLLAPSE: Final = 2
 MAP: Final = "mapping"
+ADVISED: Final = "mapping with MADV_RANDOM"
 READ: Final = "pread(2)"
 
 
@@ -39,7 +40,8 @@ def _measure(ground: Ground, subject: Subject) -> Finding:
     size = ground.settings.size
     files = {True: subject.file(size // 4), False: subject.file(size)}
     ways: dict[str, tuple[Subject, Callable[[Path], Speed]]] = {
-        MAP: (subject, partial(_map, subject)),
+        MAP: (subject, partial(_map, subject, advised=False)),
+        ADVISED: (subject, partial(_map, subject, advised=True)),
         READ: (subject.by_read, _read),
     }
     with cgroup_limit(size // 2) as limit:
@@ -58,11 +60,12 @@ def judge(subject: str, found: dict[Way, list[Speed]]) -> Finding:
     rates = {way: [speed.rate for speed in speeds] for way, speeds in found.items()}
     falls = {name: ratio(rates[name, True], rates[name, False]) for name in (MAP, READ)}
     factor = ratio(rates[MAP, False], rates[READ, False])
-    worse = ratio(rates[READ, False], rates[MAP, False])
+    worse, advised = (ratio(rates[READ, False], rates[name, False]) for name in (MAP, ADVISED))
     verdict = judged(worse, also=falls[MAP].median >= _COLLAPSE)
     reason = (
         f"without room the mapping is {falls[MAP]} times slower than with, pread(2)"
-        f" {falls[READ]} times; there pread(2) is {worse} times as fast as the mapping"
+        f" {falls[READ]} times; there pread(2) is {worse} times as fast as the mapping,"
+        f" {advised} times as with MADV_RANDOM"
     )
     names = {way: f"{way[0]}, file {'fits' if way[1] else 'does not fit'}" for way in found}
     figures = [Figure(names[way], "accesses/s", Spread.of(each)) for way, each in rates.items()]
@@ -81,10 +84,12 @@ def _run(subject: Subject, path: Path, way: Callable[[Path], Speed], limit: Cgro
     return in_child(partial(way, path), limit)
 
 
-def _map(subject: Subject, path: Path) -> Speed:
+def _map(subject: Subject, path: Path, *, advised: bool) -> Speed:
     with subject.map(path) as mapping:
         view = mapping.view
         bytes(view[::PAGE_BYTES])
+        if advised:
+            mapping.advise_random()
 
         def access(place: int) -> None:
             xxh3_64_intdigest(view[place : place + _ACCESS_BYTES])

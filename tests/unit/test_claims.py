@@ -247,6 +247,8 @@ def test_thrashing() -> None:
         rates = {
             (thrashing.MAP, True): 1000.0,
             (thrashing.MAP, False): mapped,
+            (thrashing.ADVISED, True): 1000.0,
+            (thrashing.ADVISED, False): read,
             (thrashing.READ, True): 1000.0,
             (thrashing.READ, False): read,
         }
@@ -258,6 +260,9 @@ def test_thrashing() -> None:
     assert thrashes(100, 100).verdict is FAILS
     assert thrashes(600, 900).verdict is FAILS
     assert "10 times slower than with, pread(2) 2 times" in thrashes(100, 500).reason
+    assert "5 times as fast as the mapping, 1 times as with MADV_RANDOM" in (
+        thrashes(100, 500).reason
+    )
 
 
 def test_repetitions_that_differ_too_much_tell_nothing() -> None:
