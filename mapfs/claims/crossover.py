@@ -14,6 +14,7 @@ from mapfs.claims.subject import MOUNTED, PAGE_BYTES, PLAIN, Subject
 from mapfs.claims.units import bytes_label
 
 _LEAST_BYTES: Final = 1 << 10
+_MOST_BYTES: Final = 64 << 20
 # A turn is as many files as give the clock something to measure.
 _TURN_SECONDS: Final = 0.01
 _MOST_IN_A_TURN: Final = 100
@@ -23,7 +24,7 @@ KEPT: Final = "open, read, close: into a kept buffer"
 
 
 def _measure(ground: Ground, subject: Subject) -> Finding:
-    sizes = _sizes(ground.settings.size // 2)
+    sizes = _sizes(min(ground.settings.size // 2, _MOST_BYTES))
     return judge(subject.label, {size: _times(ground, subject, size) for size in sizes})
 
 

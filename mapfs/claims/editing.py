@@ -26,6 +26,7 @@ from mapfs.claims.units import bytes_label
 
 _CHANGED_BYTES: Final = 100
 _LEAST_BYTES: Final = 1 << 20
+_MOST_BYTES: Final = 64 << 20
 _STEP: Final = 4
 _MIB: Final = 1 << 20
 _KIB: Final = 1 << 10
@@ -42,7 +43,7 @@ class Cost(NamedTuple):
 
 
 def _measure(ground: Ground, subject: Subject) -> Finding:
-    largest = ground.settings.size // 2
+    largest = min(ground.settings.size // 2, _MOST_BYTES)
     ways = {MAP: _by_mapping, WRITE: _by_write, REWRITE: _by_rewriting}
     found: dict[int, dict[str, list[Cost]]] = {}
     size = _LEAST_BYTES

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.interrupts import ended_by_exception, uninterrupted
@@ -18,10 +18,12 @@ from mapfs.sizes import format_size
 
 Name = TypeVar("Name")
 Value = TypeVar("Value")
-# The log of a store, its catalog, and what it grows by at least.
-_STORE_BYTES = 128 << 20
-# The files of all sizes take twice the largest, on the host and in the store; one is written anew.
-_COPIES = 5
+# Files of all sizes take twice the largest; one is written anew, and in a store its old pages are
+# kept until a commit.
+_PLAIN_COPIES: Final = 3
+_STORED_COPIES: Final = 4
+# The log and the catalog of the store, and the stores that slack is measured in.
+_OTHER_BYTES: Final = 192 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,14 @@ class Settings:
     page_size: int
 
     @property
+    def store_limit(self) -> int:
+        """Bytes that the store may grow to. Where it cannot grow it commits, and goes on."""
+        return _STORED_COPIES * self.size
+
+    @property
     def needed(self) -> int:
         """Bytes of disk that a run takes at most."""
-        return _COPIES * self.size + _STORE_BYTES
+        return self.store_limit + _PLAIN_COPIES * self.size + _OTHER_BYTES
 
 
 @dataclass(slots=True)
@@ -62,7 +69,7 @@ class Ground:
         if self._mounted is None:
             self._mounted = MountedStore(self.directory / "mounted")
             try:
-                self._mounted.create(self.settings.page_size)
+                self._mounted.create(self.settings.store_limit, self.settings.page_size)
             except CannotMeasureError as error:
                 self._why_not = str(error)
                 raise
@@ -98,7 +105,7 @@ class Ground:
 def ground_beside(store: Path, settings: Settings, on_step: Callable[[], None]) -> Iterator[Ground]:
     """A directory beside `store`, which itself is never touched; removed however the block ends.
 
-    `on_step` is called when something is measured, for those who watch.
+    `on_step` is called whenever something has been measured, for those who watch.
 
     For the main thread. Raises `NoSpaceError` if the disk has less room than may be needed.
     """

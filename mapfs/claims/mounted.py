@@ -19,10 +19,14 @@ class MountedStore:
         self.path = directory / "mnt"
         self._log = directory / "log"
 
-    def create(self, page_size: int) -> None:
-        """Make and mount it. Raises `CannotMeasureError` with what the command says."""
+    def create(self, limit: int, page_size: int) -> None:
+        """Make it, up to `limit` bytes, and mount it.
+
+        Raises `CannotMeasureError` with what the command says.
+        """
         self.path.mkdir(parents=True)
-        _mapfs("mkfs", self.bundle.path, "--page-size", str(page_size))
+        sizes = ("--size", str(limit), "--page-size", str(page_size))
+        _mapfs("mkfs", self.bundle.path, *sizes)
         self._mount()
 
     def _mount(self) -> None:
