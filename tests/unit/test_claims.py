@@ -37,6 +37,7 @@ from mapfs.claims.report import as_json
 from mapfs.claims.samples import Interval, Spread, ratio, rounded
 from mapfs.claims.subject import PAGE_BYTES, Subject
 from mapfs.claims.units import bytes_label
+from mapfs.cli import mapfs, run
 from mapfs.errors import NoSpaceError
 
 HOLDS, FAILS, UNKNOWN = Verdict
@@ -521,3 +522,29 @@ def test_the_json_has_everything(results: list[Result]) -> None:
     figure = first["findings"][0]["figures"][0]
     assert {"label", "unit", "median", "least", "most", "count"} == figure.keys()
     assert second["findings"][0]["series"][0]["points"] == [[1024, 1e6], [2048, 1e6]]
+
+
+def test_the_command_prints_what_was_found_and_fails_if_something_was_not_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_ground: Ground, _subject: Subject) -> Finding:
+        raise CannotMeasureError("no [cgroup] here")
+
+    arguments = [
+        "bench",
+        "claims",
+        str(tmp_path / "data.mapfs"),
+        "--size",
+        "16M",
+        "--only",
+        "slack",
+    ]
+    assert run(mapfs, arguments) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("slack, against mmap: holds\n")
+    assert "temporary store  holds" in out
+    monkeypatch.setitem(CLAIMS, "slack", replace(slack.CLAIM, measure=refuse))
+    assert run(mapfs, arguments) == 1
+    assert "cannot be measured here  no [cgroup] here" in capsys.readouterr().out
+    assert not err
+    assert not list(tmp_path.iterdir())
