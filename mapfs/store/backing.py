@@ -18,9 +18,14 @@ class Backing(Protocol):
 
     `lost` are the pages whose bytes the host could not write: reading them is EIO until they are
     written whole, zeroed or punched. The set is replaced and never changed.
+    `unsynced` is how many bytes were written since the last `sync` began.
     """
 
     lost: MachinePages
+
+    @property
+    def unsynced(self) -> int:
+        """Bytes; what is written twice counts twice."""
 
     def resize(self, size: int) -> None:
         """Make the backing `size` bytes long, never shorter; new bytes cost nothing yet.
@@ -90,6 +95,7 @@ class MemoryBacking:
     def __init__(self, size: int = 0) -> None:
         self._bytes = bytearray(size)
         self.lost = MachinePages()
+        self.unsynced = 0
 
     def resize(self, size: int) -> None:
         """See `Backing.resize`."""

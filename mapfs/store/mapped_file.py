@@ -25,7 +25,7 @@ from mapfs.store.syscalls import (
     PageCache,
     fallocate,
 )
-from mapfs.store.writeback import LEAST_BYTES, Writeback
+from mapfs.store.writeback import LEAST_BYTES, MOST_AT_ONCE_BYTES, Writeback
 
 DEFAULT_WINDOW_BYTES: Final = 1 << 30
 # At least this many windows fit in the address space allowed, so that two busy files do not
@@ -55,6 +55,7 @@ class MappedFile:
         self._windows: OrderedDict[int, memoryview] = OrderedDict()
         self._file = SyncedFile(fd)
         self._writeback = Writeback(fd)
+        self._is_synced_often = False
         self._ways: list[Callable[[int, int], None]] = [
             self._zero_range,
             self._punch_and_allocate,
@@ -112,6 +113,8 @@ class MappedFile:
         length = memoryview(data).nbytes
         if length >= LEAST_BYTES:
             self._writeback.begin(offset, length)
+        elif self._is_synced_often and self.unsynced <= MOST_AT_ONCE_BYTES:
+            self._writeback.begin_at_once(offset, length)
 
     def prepare(self, offset: int, length: int) -> None:
         """See `Backing.prepare`. What the host cannot do is not tried again."""
@@ -152,7 +155,13 @@ class MappedFile:
 
     def sync(self) -> None:
         """See `Backing.sync`."""
+        self._is_synced_often = 0 < self.unsynced <= MOST_AT_ONCE_BYTES
         self._file.sync()
+
+    @property
+    def unsynced(self) -> int:
+        """See `Backing.unsynced`."""
+        return self._file.unsynced
 
     @property
     def lost(self) -> MachinePages:

@@ -39,6 +39,7 @@ class SyncedFile:
     """A file descriptor that is written and synced. Every method may run in any thread.
 
     `lost` has the pages whose bytes are not on the disk; the set is replaced and never changed.
+    `unsynced` counts the bytes written since the last `sync` began.
     `on_error` is called by `sync`, in its thread, as soon as the host has reported an error.
     """
 
@@ -52,6 +53,7 @@ class SyncedFile:
         self._is_failed = self._inherited = False
         self._inherited_error: OSError | None = None
         self.lost = MachinePages()
+        self.unsynced = 0
         self.on_error: Callable[[], None] = lambda: None
 
     def inherit(self) -> None:
@@ -65,6 +67,7 @@ class SyncedFile:
         """Write all of `data`; pages that it covers are no longer lost. Raises `OSError`."""
         view = memoryview(data)
         with self._lock:
+            self.unsynced += view.nbytes
             self._doubt.written.add(offset, view.nbytes)
             if self.lost:
                 self._forget(offset, view.nbytes)
@@ -101,11 +104,13 @@ class SyncedFile:
         """
         with self._lock:
             self._syncing, self._doubt = self._doubt, _Doubt()
+            syncing, self.unsynced = self.unsynced, 0
         try:
             self._sync()
         except BaseException:
             with self._lock:
                 self._doubt.update(self._syncing)
+                self.unsynced += syncing
             raise
         finally:
             with self._lock:

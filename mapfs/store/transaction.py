@@ -7,7 +7,7 @@ order in which a commit reaches the disk is written here and nowhere else: `Comm
 import contextlib
 import heapq
 from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mapfs.format.extent import Extent, joined
 from mapfs.format.frames import Change
@@ -16,6 +16,9 @@ from mapfs.store.backing import Backing
 from mapfs.store.catalog import Catalog
 from mapfs.store.generation import Generation
 from mapfs.store.log import IntentLog
+
+# What a disk writes in the time that it takes to hand the work to a thread and back.
+_SMALL_BYTES: Final = 256 << 10
 
 # Records in order; None stands for a record that a newer layer deletes.
 Changed: TypeAlias = Iterator[tuple[bytes, bytes]] | Iterator[tuple[bytes, bytes | None]]
@@ -69,6 +72,11 @@ class LogSync:
         self._log = log
         self._has_data = has_data
         self._position = log.position
+
+    @property
+    def is_small(self) -> bool:
+        """Whether there is so little to write that the caller may as well wait for it."""
+        return self._backing.unsynced + self._position - self._log.synced <= _SMALL_BYTES
 
     def write(self) -> bool:
         """Make everything durable that was logged before. Runs in any one thread, as a commit does.

@@ -1,7 +1,8 @@
-"""Starting to write large ranges to the disk while more is being written.
+"""Starting to write to the disk what a sync will wait for.
 
 Left alone the kernel would begin when memory fills up, or with the sync at the end, which would
-then wait for all of it.
+then wait for all of it. Large ranges are begun while more is being written. Small ones are begun
+where a sync comes after every few of them: while its request is on the way the disk is at work.
 """
 
 import contextlib
@@ -12,10 +13,13 @@ from mapfs.store.syscalls import sync_file_range
 
 # Smaller writes are likely to be followed by others to the same place.
 LEAST_BYTES: Final = 256 << 10
+# Of what was written since a sync. When many programs sync, the kernel does better with all of
+# what they wrote at a time (`docs/performance.md`).
+MOST_AT_ONCE_BYTES: Final = 16 << 10
 
 
 class Writeback:
-    """Does so in a thread of its own, which waits where the disk's queue is full.
+    """Does so in a thread of its own, which waits where the disk's queue is full, or at once.
 
     Its methods are for one thread.
     """
@@ -28,6 +32,10 @@ class Writeback:
     def begin(self, offset: int, length: int) -> None:
         """Have bytes that were just written go to the disk."""
         self._thread.submit(self._start, offset, length)
+
+    def begin_at_once(self, offset: int, length: int) -> None:
+        """The same without the thread: for a few pages, as the call waits if the queue is full."""
+        self._start(offset, length)
 
     def _start(self, offset: int, length: int) -> None:
         # Whoever syncs hears of an error, or of a file that cannot do it.

@@ -18,6 +18,7 @@ class RecordingBacking:
         self._inner = inner
         self._journal = journal
         self.lost = MachinePages()
+        self.unsynced = 0
 
     def resize(self, size: int) -> None:
         self._inner.resize(size)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mapfs.store import mapped_file
+from mapfs.store import mapped_file, writeback
 from mapfs.store.mapped_file import DEFAULT_WINDOW_BYTES, MappedFile, window_size
 from mapfs.store.syscalls import FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, fallocate
 
@@ -283,3 +283,18 @@ def test_clean_pages_leave_memory_though_a_window_maps_them(
     assert mapped.resident() == 0
     view = next(iter(mapped.read(5, 3)))
     assert bytes(view) == b"xxx"
+
+
+def test_what_is_written_between_frequent_syncs_goes_to_the_disk_at_once(open_mapped, monkeypatch):
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(writeback, "sync_file_range", lambda _, *run: begun.append(run))
+    mapped = open_mapped()
+    mapped.write(0, bytes(4096))
+    assert not begun  # nobody syncs
+    mapped.sync()
+    for page in range(8):
+        mapped.write(page * 4096, bytes(4096))
+    assert begun == [(page * 4096, 4096) for page in range(4)]  # behind that it is much
+    mapped.sync()
+    mapped.write(0, bytes(4096))
+    assert len(begun) == 4

@@ -8,6 +8,7 @@ from struct import pack
 import pytest
 
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.fuse.wire import syncing
 from mapfs.fuse.wire.protocol import Opcode
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.mkfs import StoreOptions, create_store
@@ -172,18 +173,60 @@ def test_fsyncs_that_come_together_share_the_work(bundle, monkeypatch):
     assert bundle.store.state.commits == 0
 
 
+@pytest.mark.parametrize(
+    ("quick_seconds", "length", "alone", "by_loop"),
+    [
+        (60, PAGE, True, True),
+        (0, PAGE, True, False),
+        (60, 1 << 20, True, False),
+        (60, PAGE, False, False),
+    ],
+    ids=["short", "long the last time", "much", "while others wait"],
+)
+def test_the_loop_does_a_short_sync_by_itself(
+    bundle, monkeypatch, quick_seconds, length, alone, by_loop
+):
+    number = make(bundle, b"f")
+    threads = []
+    write = LogSync.write
+
+    def noting(self):
+        threads.append(threading.get_ident())
+        return write(self)
+
+    monkeypatch.setattr(LogSync, "write", noting)
+    monkeypatch.setattr(syncing, "_QUICK_SECONDS", quick_seconds)
+
+    async def scenario(kernel: Kernel) -> None:
+        bundle.write(number, 0, b"x" * PAGE)
+        await kernel.get(Opcode.FSYNC, FSYNC, number)
+        bundle.write(number, 0, b"y" * length)
+        fsync = kernel.send(Opcode.FSYNC, FSYNC, number)
+        if not alone:
+            kernel.send(Opcode.STATFS)
+        assert await kernel.answer(fsync) == (0, b"")
+
+    play(bundle, scenario)
+    first, second = threads
+    assert first != threading.get_ident()
+    assert (second == threading.get_ident()) == by_loop
+
+
+@pytest.mark.parametrize("by_loop", [False, True])
 @pytest.mark.parametrize("outcome", [False, OSError(errno.EIO, "disk"), RuntimeError("a bug")])
-def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, outcome):
+def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, outcome, by_loop):
     number = make(bundle, b"f", b"data")
+    monkeypatch.setattr(syncing, "_QUICK_SECONDS", 60 if by_loop else 0)
 
     def write(_):
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
 
-    monkeypatch.setattr(LogSync, "write", write)
-
     async def scenario(kernel: Kernel) -> None:
+        await kernel.get(Opcode.FSYNC, FSYNC, number)
+        bundle.write(number, 0, b"more")
+        monkeypatch.setattr(LogSync, "write", write)
         if isinstance(outcome, Exception):
             assert (await kernel.ask(Opcode.FSYNC, FSYNC, number)).error == errno.EIO
         else:

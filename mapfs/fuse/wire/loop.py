@@ -83,7 +83,9 @@ class WireTransport:
         self._reads = ReadThreads(
             filesystem, answers.send_in_thread, answers.refuse_in_thread, self._read_later
         )
-        self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later)
+        self._syncs = SyncThread(
+            committer, answers.send_in_thread, self._sync_later, self._is_idle
+        )
         threads = Threads(self._notifications, self._reads, self._syncs)
         self.counters = answers.counters
         self._trace: Callable[[Event], None] | None = None
@@ -354,6 +356,9 @@ class WireTransport:
             self._refuse(request, code)
 
     # What threads have called for requests that they give back
+
+    def _is_idle(self) -> bool:
+        return not self._poll.poll(0)
 
     def _sync_later(self, request: Request) -> None:
         answer = self._handlers.commit(request.nodeid)

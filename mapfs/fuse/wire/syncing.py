@@ -1,14 +1,17 @@
-"""fsync by a thread that answers the kernel itself.
+"""fsync without the scheduler.
 
 Most of what an fsync takes is waiting for the disk. What is left is mostly the way to a worker
 thread through the scheduler and back, so it goes neither way: the loop hands the work to a thread
 that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
 the next turn.
+Even that thread is a fifth of an fsync of little (`docs/performance.md`). Where the disk was quick
+the last time and no other request waits, the loop syncs by itself.
 """
 
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +24,8 @@ from mapfs.store.transaction import LogSync
 _log = logging.getLogger(__name__)
 
 _END: Final = None
+# A sync that takes no longer holds up nobody more than reading a MiB does.
+_QUICK_SECONDS: Final = 0.001
 
 
 class SyncThread:
@@ -31,14 +36,18 @@ class SyncThread:
         committer: Committer,
         answer: Callable[[Request], None],
         give_up: Callable[[Request], None],
+        is_idle: Callable[[], bool],
     ) -> None:
-        """`answer` is called in the thread for each request that is done.
+        """`answer` is called in any thread for each request that is done.
 
-        `give_up` is called in the filesystem's for each that takes a commit, or failed.
+        `give_up` is called in the filesystem's for each that takes a commit, or failed. `is_idle`
+        tells whether no request waits to be read.
         """
         self._committer = committer
         self._answer = answer
         self._give_up = give_up
+        self._is_idle = is_idle
+        self._is_quick = False
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
         self._done: tuple[bool, list[Request]] | None = None
         self.is_busy = False
@@ -58,6 +67,8 @@ class SyncThread:
         sync = self._committer.begin_log_sync()
         if sync is None:
             return False
+        if self._is_quick and sync.is_small and self._is_idle():
+            return self._sync_here(sync, requests)
         if self._thread is None:
             self._token = trio.lowlevel.current_trio_token()
             self._thread = threading.Thread(target=self._run, name="mapfs-sync")
@@ -65,6 +76,13 @@ class SyncThread:
         self.is_busy = True
         self._queue.put((sync, requests))
         return True
+
+    def _sync_here(self, sync: LogSync, requests: list[Request]) -> bool:
+        succeeded = self._sync(sync)
+        if succeeded:
+            self._answer_all(requests)
+        self._committer.end_log_sync(succeeded=succeeded)
+        return succeeded
 
     def collect(self) -> None:
         """Take note of what the thread has finished, and let it go on with what waits.
@@ -111,12 +129,15 @@ class SyncThread:
                 _log.error("fsync could not be answered: %s", error)
 
     def _sync(self, sync: LogSync) -> bool:
+        start = time.perf_counter()
         try:
             return sync.write()
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
             # The commit that follows fails too, and tells the caller why.
             _log.error("fsync: %s", error, exc_info=not isinstance(error, OSError))
             return False
+        finally:
+            self._is_quick = time.perf_counter() - start < _QUICK_SECONDS
 
     def close(self) -> None:
         """Wait for what the thread is doing, and end it; what waits for its turn is given up."""
