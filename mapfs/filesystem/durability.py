@@ -45,12 +45,14 @@ class Durability:
     """The part of `Filesystem` that is about durability, and not about files.
 
     `is_failed` is whether the catalog can no longer be written. `request` is the kernel's id of the
-    request that is executed now, for the log, or 0.
+    request that is executed now, for the log, or 0. `is_time_change` says of an operation that it
+    changes nothing but times.
     """
 
     store: Store
     is_failed = False
     request = 0
+    is_time_change = False
     _inodes: InodeTable
     _content: Content
     _metadata: Metadata
@@ -61,7 +63,8 @@ class Durability:
         `request` is the kernel's id of it if it succeeded.
         """
         self._inodes.note_changes()
-        self.store.log_operation(request)
+        self.store.log_operation(request, only_times=self.is_time_change)
+        self.is_time_change = False
 
     @property
     def unanswered(self) -> set[int]:
@@ -117,15 +120,16 @@ class Durability:
         self.log_operation()
         return not self.is_dirty or self.store.is_synced
 
-    def begin_log_sync(self) -> LogSync | None:
+    def begin_log_sync(self, *, data_only: bool = False) -> LogSync | None:
         """The quick way to make everything durable, or None if it takes a commit.
 
         Call its `write` in any thread, then `end_log_sync`; no commit may begin before that.
+        `data_only`, for fdatasync(2), may leave times for later.
         """
         if self.is_failed:
             return None
         self.log_operation()
-        return self.store.begin_log_sync()
+        return self.store.begin_log_sync(data_only=data_only)
 
     def end_log_sync(self, *, succeeded: bool) -> None:
         """Take note of how `write` ended: unless it returned True, a commit must follow."""

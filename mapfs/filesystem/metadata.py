@@ -37,6 +37,11 @@ class Changes(NamedTuple):
     ctime: int | None = None
     kill_setid: bool = False
 
+    @property
+    def are_times(self) -> bool:
+        """Whether nothing but times changes, which fdatasync(2) may leave for later."""
+        return self.mode is self.uid is self.gid is self.size is None and not self.kill_setid
+
 
 class Metadata:
     """Changes inodes as setattr and access do; `access_times` may be changed at any time."""

@@ -58,11 +58,12 @@ class Committer:
             if self._committed <= begun and self._filesystem.is_dirty:
                 await self._commit()
 
-    def begin_log_sync(self) -> LogSync | None:
+    def begin_log_sync(self, *, data_only: bool = False) -> LogSync | None:
         """The quick way to make everything durable, or None if it takes a `sync`.
 
         Nothing else is made durable until `end_log_sync`. An fsync may be answered once `write` has
-        returned True, in any thread: there are no bytes then that the disk refused.
+        returned True, in any thread: there are no bytes then that the disk refused. `data_only`,
+        for fdatasync(2), may leave times for later.
         """
         if self._filesystem.store.backing.lost:
             return None
@@ -70,20 +71,20 @@ class Committer:
             self._turn.acquire_nowait()
         except trio.WouldBlock:
             return None
-        sync = self._filesystem.begin_log_sync()
+        sync = self._filesystem.begin_log_sync(data_only=data_only)
         if sync is None:
             self._turn.release()
         else:
             self._begun += 1
         return sync
 
-    def end_log_sync(self, *, succeeded: bool) -> None:
+    def end_log_sync(self, sync: LogSync, *, succeeded: bool) -> None:
         """Take note of what `write` returned, or that it raised: a `sync` must follow then."""
-        self._synced(succeeded=succeeded)
+        self._synced(sync, succeeded=succeeded)
         self._turn.release()
 
-    def _synced(self, *, succeeded: bool) -> None:
-        if succeeded:
+    def _synced(self, sync: LogSync, *, succeeded: bool) -> None:
+        if succeeded and sync.is_whole:
             self._durable = self._begun
             self._log_syncs += 1
         self._filesystem.end_log_sync(succeeded=succeeded)
@@ -98,7 +99,7 @@ class Committer:
         try:
             succeeded = await trio.to_thread.run_sync(sync.write, limiter=self._thread)
         finally:
-            self._synced(succeeded=succeeded)
+            self._synced(sync, succeeded=succeeded)
         return succeeded
 
     async def _commit(self) -> None:

@@ -76,6 +76,8 @@ class Store:
         self.state = read_state(superblock, catalog)
         self._durable = self.state.commits
         self._is_retrying = self._is_unsynced = False
+        # Up to where the log, of the half in use, has more than times.
+        self._needed = 0
         self.transaction = Transaction(catalog, backing, superblock.page_size)
         # Whether the disk lost something that the replayed changes refer to.
         self.lost_data = log is not None and log.is_failed
@@ -142,12 +144,14 @@ class Store:
 
     def _begin_log(self, log: IntentLog) -> None:
         log.begin(self.state.commits + 1, self._durable)
+        self._needed = 0
         self._logged_state = b""
 
-    def log_operation(self, request: int = 0) -> None:
+    def log_operation(self, request: int = 0, *, only_times: bool = False) -> None:
         """Log what changed since the last time: call it when an operation is complete.
 
         `request` is the kernel's id of what was executed, named even if it changed nothing.
+        `only_times` is for a change that fdatasync(2) may leave for later.
         """
         if self.log is None:
             return
@@ -159,6 +163,8 @@ class Store:
         changes = self.transaction.take_unlogged()
         if changes or request:
             self.log.append(changes, request)
+            if not only_times:
+                self._needed = self.log.position
 
     def forget_requests(self) -> None:
         """Name no request any more. Nothing that was replayed may wait for its commit."""
@@ -199,9 +205,10 @@ class Store:
             and not self.transaction.has_unsynced_data
         )
 
-    def begin_log_sync(self) -> LogSync | None:
+    def begin_log_sync(self, *, data_only: bool = False) -> LogSync | None:
         """What makes durable everything that was logged, or None if that takes a commit.
 
+        `data_only` leaves the log alone if what it has more is times.
         No commit may be under way when its `write` runs, nor begin before `end_log_sync`.
         """
         if self.log is None or not self.log.can_sync or self._durable != self.state.commits:
@@ -214,7 +221,8 @@ class Store:
             return None
         has_data = self.transaction.has_unsynced_data
         self.transaction.has_unsynced_data = False
-        return LogSync(self.backing, self.log, has_data=has_data)
+        is_whole = not data_only or self.log.synced < self._needed
+        return LogSync(self.backing, self.log, has_data=has_data, is_whole=is_whole)
 
     def end_log_sync(self, *, succeeded: bool) -> None:
         """Take note of how `LogSync.write` ended."""

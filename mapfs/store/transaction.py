@@ -64,10 +64,16 @@ class Commit:
 
 
 class LogSync:
-    """What changed so far on its way to the disk by the log, without a commit."""
+    """What changed so far on its way to the disk by the log, without a commit.
 
-    def __init__(self, backing: Backing, log: IntentLog, *, has_data: bool) -> None:
+    `is_whole` False leaves the log alone: it has nothing more than times.
+    """
+
+    def __init__(
+        self, backing: Backing, log: IntentLog, *, has_data: bool, is_whole: bool = True
+    ) -> None:
         """`has_data` False says that the backing is as it was at the last sync."""
+        self.is_whole = is_whole
         self._backing = backing
         self._log = log
         self._has_data = has_data
@@ -87,7 +93,7 @@ class LogSync:
         """
         if self._has_data and not self._sync_data():
             return False
-        if self._log.synced == self._position:
+        if not self.is_whole or self._log.synced == self._position:
             return True  # nothing but data has changed
         try:
             self._log.sync(self._position)

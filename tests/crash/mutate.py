@@ -238,6 +238,12 @@ MUTATIONS = (
         "            pass\n",
     ),
     Mutation(
+        "fdatasync leaves more than times for later",
+        "store/store.py",
+        "            if not only_times:\n",
+        "            if False:\n",
+    ),
+    Mutation(
         "no reserve is kept for deletions",
         "store/catalog.py",
         "            fallocate(self._fd, FALLOC_FL_KEEP_SIZE, start, end - start)\n",

@@ -23,6 +23,7 @@ from mapfs.store.mapped_file import MappedFile
 from mapfs.store.mkfs import StoreOptions, first_records
 from mapfs.store.opening import open_store
 from mapfs.store.store import Store
+from mapfs.store.transaction import LogSync
 from tests.crash.conftest import Recorder
 from tests.crash.disk import Loss, RecordedFile
 from tests.crash.history import content_of, foreign_byte, tree_of
@@ -83,8 +84,8 @@ def record(
     workload = Workload(fs, lambda: journal.position)
     history = workload.history
 
-    def begun() -> None:
-        history.begin()
+    def begun(sync: LogSync | None) -> None:
+        history.begin(sync)
         journal.append(Kind.BEGUN, STORE, history.begun)
 
     def acknowledged() -> None:

@@ -39,24 +39,30 @@ class Frozen:
 class History:
     """The state after every operation, and each version of a file.
 
-    `begun` and `acknowledged` are the latest states that were to be durable, and that are.
+    `begun` and `acknowledged` are the latest states that were to be durable, and that are. After
+    `needed` nothing but times has changed.
     """
 
     files: dict[int, Versions] = field(default_factory=dict)
     states: list[Frozen] = field(default_factory=list)
     begun: int = 0
     acknowledged: int = 0
+    needed: int = 0
     commits: dict[int, Frozen] = field(default_factory=dict)
 
-    def add(self, tree: Tree) -> None:
+    def add(self, tree: Tree, *, only_times: bool = False) -> None:
         versions = {inode: len(each.contents) - 1 for inode, each in self.files.items()}
         self.states.append(Frozen(tree, versions))
+        if not only_times:
+            self.needed = len(self.states) - 1
 
     def commit(self, number: int) -> None:
         self.commits[number] = self.states[-1]
 
-    def begin(self) -> None:
-        self.begun = len(self.states) - 1
+    def begin(self, sync: LogSync | None) -> None:
+        """`sync` is None for a commit."""
+        is_whole = sync is None or sync.is_whole
+        self.begun = max(self.begun, len(self.states) - 1 if is_whole else self.needed)
 
     def acknowledge(self) -> None:
         self.acknowledged = self.begun
@@ -67,14 +73,14 @@ class CommittingFilesystem(Filesystem):
 
     def __init__(self, store: Store) -> None:
         self.committing: Callable[[int], None] = lambda _: None
-        self.begun: Callable[[], None] = lambda: None
+        self.begun: Callable[[LogSync | None], None] = lambda _: None
         self.acknowledged: Callable[[], None] = lambda: None
         super().__init__(store, access_times=AccessTimes.NONE)
 
     def begin_commit(self, *, closing: bool = False) -> Commit:
         commit = super().begin_commit(closing=closing)
         self.committing(self.store.state.commits)
-        self.begun()
+        self.begun(None)
         return commit
 
     def end_commit(self, *, succeeded: bool) -> None:
@@ -82,10 +88,10 @@ class CommittingFilesystem(Filesystem):
         if succeeded:
             self.acknowledged()
 
-    def begin_log_sync(self) -> LogSync | None:
-        sync = super().begin_log_sync()
+    def begin_log_sync(self, *, data_only: bool = False) -> LogSync | None:
+        sync = super().begin_log_sync(data_only=data_only)
         if sync is not None:
-            self.begun()
+            self.begun(sync)
         return sync
 
     def end_log_sync(self, *, succeeded: bool) -> None:
@@ -109,9 +115,9 @@ _CHANGES = (
     *("create", "create", "create", "write", "write", "write", "overwrite", "overwrite", "append"),
     *("truncate", "rename", "exchange", "link", "unlink", "unlink", "unlink_open", "forget"),
     *("mkdir", "rmdir", "symlink", "setxattr", "removexattr", "chmod", "punch", "zero"),
-    *("allocate", "copy"),
+    *("allocate", "copy", "times", "times"),
 )
-_COMMITS = ("commit", "begin", "finish", "finish", "sync", "sync")
+_COMMITS = ("commit", "begin", "finish", "finish", "sync", "sync", "sync_data", "sync_data")
 
 
 def operations(least: int = 20, most: int = 60) -> st.SearchStrategy[list[Operation]]:
@@ -165,15 +171,16 @@ class Workload:
                 if waiting and waiting[0].kind in _CHANGES
             ]
             self._finish(during)
-        elif operation.kind == "sync":
-            self.sync([waiting.popleft()] if waiting and waiting[0].kind in _CHANGES else [])
+        elif operation.kind in ("sync", "sync_data"):
+            during = [waiting.popleft()] if waiting and waiting[0].kind in _CHANGES else []
+            self.sync(during, data_only=operation.kind == "sync_data")
         else:
             self.change(operation)
 
-    def sync(self, during: list[Operation]) -> None:
+    def sync(self, during: list[Operation], *, data_only: bool = False) -> None:
         """Make all durable as an fsync does, running `during` between its syncs."""
         self._finish()
-        sync = self.fs.begin_log_sync()
+        sync = self.fs.begin_log_sync(data_only=data_only)
         if sync is None:
             self.fs.commit()
             return
@@ -188,7 +195,7 @@ class Workload:
     def change(self, operation: Operation) -> None:
         with _refusals():
             getattr(self, f"_{operation.kind}")(operation)
-        self.history.add(tree_of(self.fs))
+        self.history.add(tree_of(self.fs), only_times=operation.kind == "times")
 
     def _finish(self, during: list[Operation] | None = None) -> None:
         if self._commit is None:
@@ -385,6 +392,9 @@ class Workload:
 
     def _chmod(self, operation: Operation) -> None:
         self.fs.setattr(self._number(operation.where), Changes(mode=operation.length & 0o777))
+
+    def _times(self, operation: Operation) -> None:
+        self.fs.setattr(self._number(operation.where), Changes(mtime=operation.offset))
 
 
 @contextmanager

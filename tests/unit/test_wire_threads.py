@@ -7,8 +7,8 @@ from struct import pack
 
 import pytest
 
-from mapfs.filesystem.filesystem import Filesystem
-from mapfs.fuse.wire import syncing
+from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.fuse.wire import syncing as syncing_module
 from mapfs.fuse.wire.protocol import Opcode
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.mkfs import StoreOptions, create_store
@@ -18,6 +18,8 @@ from tests.unit.support import PAGE, make
 from tests.unit.wire_kernel import Kernel, play
 
 FSYNC = bytes(16)
+FDATASYNC = pack("=QII", 0, 1, 0)
+TIMES = Changes(mtime=1)
 
 
 def read(offset: int, size: int) -> bytes:
@@ -195,7 +197,7 @@ def test_the_loop_does_a_short_sync_by_itself(
         return write(self)
 
     monkeypatch.setattr(LogSync, "write", noting)
-    monkeypatch.setattr(syncing, "_QUICK_SECONDS", quick_seconds)
+    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", quick_seconds)
 
     async def scenario(kernel: Kernel) -> None:
         bundle.write(number, 0, b"x" * PAGE)
@@ -212,11 +214,69 @@ def test_the_loop_does_a_short_sync_by_itself(
     assert (second == threading.get_ident()) == by_loop
 
 
+@pytest.mark.parametrize(
+    ("change", "body", "syncs_log"),
+    [
+        (TIMES, FDATASYNC, False),
+        (TIMES, FSYNC, True),
+        (Changes(mtime=1, size=1), FDATASYNC, True),
+        (Changes(mode=0o600), FDATASYNC, True),
+    ],
+)
+def test_fdatasync_leaves_times_for_later(bundle, change, body, syncs_log):
+    number = make(bundle, b"f")
+    log = bundle.store.log
+
+    async def scenario(kernel: Kernel) -> None:
+        await kernel.get(Opcode.FSYNC, FSYNC, number)
+        assert log.synced == log.position
+        bundle.setattr(number, change)
+        bundle.write(number, 0, b"data", stamp=False)
+        assert bundle.store.transaction.has_unsynced_data
+        await kernel.get(Opcode.FSYNC, body, number)
+        assert not bundle.store.transaction.has_unsynced_data
+        assert (log.synced == log.position) == syncs_log
+        await kernel.get(Opcode.FSYNC, FSYNC, number)
+        assert log.synced == log.position
+
+    bundle.write(number, 0, bytes(PAGE))
+    play(bundle, scenario)
+
+
+def test_an_fsync_that_waits_with_an_fdatasync_is_whole(bundle, monkeypatch):
+    number = make(bundle, b"f")
+    syncing, let_go, whole = threading.Event(), threading.Event(), []
+    write = LogSync.write
+
+    def slow(self):
+        syncing.set()
+        assert let_go.wait(60)
+        whole.append(self.is_whole)
+        return write(self)
+
+    async def scenario(kernel: Kernel) -> None:
+        await kernel.get(Opcode.FSYNC, FSYNC, number)
+        monkeypatch.setattr(LogSync, "write", slow)
+        waiting = []
+        for body in (FDATASYNC, FDATASYNC, FSYNC, FDATASYNC):
+            bundle.setattr(number, TIMES)
+            waiting.append(kernel.send(Opcode.FSYNC, body, number))
+            await kernel.get(Opcode.STATFS)
+        assert syncing.wait(60)
+        let_go.set()
+        for unique in waiting:
+            assert await kernel.answer(unique) == (0, b"")
+
+    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", 0)
+    play(bundle, scenario)
+    assert whole == [False, True]
+
+
 @pytest.mark.parametrize("by_loop", [False, True])
 @pytest.mark.parametrize("outcome", [False, OSError(errno.EIO, "disk"), RuntimeError("a bug")])
 def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, outcome, by_loop):
     number = make(bundle, b"f", b"data")
-    monkeypatch.setattr(syncing, "_QUICK_SECONDS", 60 if by_loop else 0)
+    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", 60 if by_loop else 0)
 
     def write(_):
         if isinstance(outcome, Exception):

@@ -106,7 +106,7 @@ class Handlers:
             Opcode.COPY_FILE_RANGE: self.copy_file_range,
             Opcode.FSYNC: self.fsync,
             Opcode.FSYNCDIR: self.fsync,
-            Opcode.SYNCFS: self.fsync,
+            Opcode.SYNCFS: self.syncfs,
             Opcode.RELEASE: self.nothing,
             Opcode.DESTROY: self.nothing,
             Opcode.READDIR: self.readdir,
@@ -289,7 +289,15 @@ class Handlers:
         return copy() if load is None else copy_cold(load)
 
     def fsync(self, request: Request) -> Answer:
-        return None if self._syncs.request(request.kept()) else self.commit(request.nodeid)
+        (flags,) = protocol.FSYNC_IN.unpack_from(request.body)
+        return self._sync(request, data_only=bool(flags & protocol.FUSE_FSYNC_FDATASYNC))
+
+    def syncfs(self, request: Request) -> Answer:
+        return self._sync(request, data_only=False)
+
+    def _sync(self, request: Request, *, data_only: bool) -> Answer:
+        is_taken = self._syncs.request(request.kept(), data_only=data_only)
+        return None if is_taken else self.commit(request.nodeid)
 
     async def commit(self, nodeid: int) -> bytes:
         """What fsync does if the log alone cannot make it durable."""

@@ -49,22 +49,24 @@ class SyncThread:
         self._is_idle = is_idle
         self._is_quick = False
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
-        self._done: tuple[bool, list[Request]] | None = None
+        self._done: tuple[LogSync, bool, list[Request]] | None = None
         self.is_busy = False
         self._waiting: list[Request] = []
+        self._waiting_for_all = False
         self._must_tell = False
         self._thread: threading.Thread | None = None
 
-    def request(self, request: Request) -> bool:
-        """Take over an fsync; False if that takes a commit."""
+    def request(self, request: Request, *, data_only: bool) -> bool:
+        """Take over an fsync; False if that takes a commit. `data_only` is fdatasync(2)."""
         self.collect()
         if self.is_busy:
             self._waiting.append(request)
+            self._waiting_for_all |= not data_only
             return True
-        return self._begin([request])
+        return self._begin([request], data_only=data_only)
 
-    def _begin(self, requests: list[Request]) -> bool:
-        sync = self._committer.begin_log_sync()
+    def _begin(self, requests: list[Request], *, data_only: bool) -> bool:
+        sync = self._committer.begin_log_sync(data_only=data_only)
         if sync is None:
             return False
         if self._is_quick and sync.is_small and self._is_idle():
@@ -81,7 +83,7 @@ class SyncThread:
         succeeded = self._sync(sync)
         if succeeded:
             self._answer_all(requests)
-        self._committer.end_log_sync(succeeded=succeeded)
+        self._committer.end_log_sync(sync, succeeded=succeeded)
         return succeeded
 
     def collect(self) -> None:
@@ -91,13 +93,14 @@ class SyncThread:
         """
         if self._done is None:
             return
-        (succeeded, requests), self._done = self._done, None
+        (sync, succeeded, requests), self._done = self._done, None
         self.is_busy = False
-        self._committer.end_log_sync(succeeded=succeeded)
+        self._committer.end_log_sync(sync, succeeded=succeeded)
         waiting, self._waiting = self._waiting, []
+        data_only, self._waiting_for_all = not self._waiting_for_all, False
         if not succeeded:
             waiting = requests + waiting
-        elif not waiting or self._begin(waiting):
+        elif not waiting or self._begin(waiting, data_only=data_only):
             return
         for request in waiting:
             self._give_up(request)
@@ -117,7 +120,7 @@ class SyncThread:
             succeeded = self._sync(sync)
             if succeeded:
                 self._answer_all(requests)
-            self._done = (succeeded, requests)
+            self._done = (sync, succeeded, requests)
             if self._must_tell:
                 self._token.run_sync_soon(self.collect)
 
