@@ -21,6 +21,8 @@ from mapfs.store.store import Store
 MAX_NAME_BYTES: Final = 255
 MAX_VALUE_BYTES: Final = 64 << 10
 _NAMESPACES: Final = (b"user", b"trusted", b"security")
+# What ls(1) asks of every file, unless it hears that the filesystem has no such thing.
+_ASKED_OF_EACH: Final = (b"security.selinux", b"security.capability")
 
 
 class XattrTable:
@@ -29,13 +31,21 @@ class XattrTable:
     def __init__(self, store: Store, inodes: InodeTable) -> None:
         self._transaction = store.transaction
         self._inodes = inodes
+        everything = self._transaction.scan(Table.XATTRS, b"", b"\xff" * 9)
+        self._is_used = next(everything, None) is not None
 
     def get(self, inode: Inode, name: bytes) -> bytes:
-        """The value. Raises `NoAttributeError`."""
+        """The value. Raises `NoAttributeError`.
+
+        While no inode has an attribute, some names are said not to be supported at all:
+        `NotSupportedError`.
+        """
         value = self._find(inode, name)
-        if value is None:
-            raise NoAttributeError("no such attribute")
-        return value
+        if value is not None:
+            return value
+        if name in _ASKED_OF_EACH and not self._is_used:
+            raise NotSupportedError("no file has attributes")
+        raise NoAttributeError("no such attribute")
 
     def _find(self, inode: Inode, name: bytes) -> bytes | None:
         if not inode.flags & HAS_ATTRIBUTES:
@@ -69,6 +79,7 @@ class XattrTable:
         self._inodes.edit(inode)
         self._transaction.put(Table.XATTRS, name_key(inode.number, name), value)
         inode.flags |= HAS_ATTRIBUTES
+        self._is_used = True
         inode.ctime = now()
 
     def _set_access_acl(self, inode: Inode, value: bytes) -> None:
@@ -85,7 +96,8 @@ class XattrTable:
 
     def remove(self, inode: Inode, name: bytes) -> None:
         """Remove an attribute. Raises `NoAttributeError`."""
-        self.get(inode, name)
+        if self._find(inode, name) is None:
+            raise NoAttributeError("no such attribute")
         self._inodes.edit(inode)
         self._transaction.delete(Table.XATTRS, name_key(inode.number, name))
         inode.ctime = now()

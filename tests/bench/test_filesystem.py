@@ -91,7 +91,7 @@ def test_setattr(benchmark: BenchmarkFixture, fs: Filesystem) -> None:
 def test_getxattr_of_none(benchmark: BenchmarkFixture, fs: Filesystem, directory: int) -> None:
     def miss() -> None:
         with pytest.raises(NoAttributeError):
-            fs.getxattr(directory, b"security.capability")
+            fs.getxattr(directory, b"user.none")
 
     benchmark(miss)
 

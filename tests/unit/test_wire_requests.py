@@ -8,7 +8,8 @@ from struct import pack, unpack_from
 import pytest
 
 from mapfs.fuse.options import Cache, MountOptions
-from mapfs.fuse.wire.protocol import Fattr, Opcode
+from mapfs.fuse.wire import protocol
+from mapfs.fuse.wire.protocol import Opcode
 from tests.unit.support import ROOT, content, make, names
 from tests.unit.wire_kernel import Kernel, play
 
@@ -134,7 +135,7 @@ def test_content_is_written_and_read(fs, options):
 def test_set_id_bits_are_cleared_when_the_kernel_says_so(fs):
     number = make(fs, b"f")
     for flags, mode in ((1, 0o6755), (1 | 4, 0o755)):
-        body = setattr_in(Fattr.MODE, mode=0o6755)
+        body = setattr_in(protocol.FATTR_MODE, mode=0o6755)
 
         async def scenario(kernel: Kernel, body: bytes = body, flags: int = flags) -> None:
             await kernel.get(Opcode.SETATTR, body, number)
@@ -151,9 +152,16 @@ def test_attributes_are_set(fs):
     number = make(fs, b"f", b"0123456789")
 
     async def scenario(kernel: Kernel) -> None:
-        valid = Fattr.MODE | Fattr.UID | Fattr.GID | Fattr.SIZE | Fattr.ATIME | Fattr.MTIME
+        valid = (
+            protocol.FATTR_MODE
+            | protocol.FATTR_UID
+            | protocol.FATTR_GID
+            | protocol.FATTR_SIZE
+            | protocol.FATTR_ATIME
+            | protocol.FATTR_MTIME
+        )
         body = setattr_in(
-            valid | Fattr.CTIME, mode=0o600, uid=5, gid=6, size=4,
+            valid | protocol.FATTR_CTIME, mode=0o600, uid=5, gid=6, size=4,
             atime=-3, atimensec=1, mtime=10, mtimensec=2, ctime=11, ctimensec=3,
         )  # fmt: skip
         answer = await kernel.get(Opcode.SETATTR, body, number)

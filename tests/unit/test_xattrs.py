@@ -32,6 +32,23 @@ def test_set_get_list_remove(fs: Filesystem, number: int) -> None:
             call(number, b"user.a")
 
 
+@pytest.mark.parametrize("name", [b"security.selinux", b"security.capability"])
+def test_what_ls_asks_of_each_file_is_not_supported_until_something_has_an_attribute(
+    fs: Filesystem, number: int, name: bytes
+) -> None:
+    """Then it does not ask for the next file (coreutils, `getfilecon_cache` in ls.c)."""
+    assert code_of(lambda: fs.getxattr(number, name)) == errno.EOPNOTSUPP
+    assert code_of(lambda: fs.removexattr(number, name)) == errno.ENODATA
+    assert code_of(lambda: fs.getxattr(number, b"security.other")) == errno.ENODATA
+    fs.setxattr(number, name, b"value")
+    assert fs.getxattr(number, name) == b"value"
+    assert code_of(lambda: fs.getxattr(ROOT, name)) == errno.ENODATA
+    fs.commit()
+    assert code_of(lambda: Filesystem(fs.store).getxattr(ROOT, name)) == errno.ENODATA
+    fs.removexattr(number, name)
+    assert code_of(lambda: fs.getxattr(number, name)) == errno.ENODATA
+
+
 def test_trusted_attributes_are_for_the_privileged(fs: Filesystem, number: int) -> None:
     fs.setxattr(number, b"trusted.t", b"")
     fs.setxattr(number, b"security.s", b"")

@@ -26,7 +26,7 @@ from mapfs.fuse.options import Cache, MountOptions
 from mapfs.fuse.wire import protocol
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.notifications import Notifications
-from mapfs.fuse.wire.protocol import Fattr, Init, Opcode
+from mapfs.fuse.wire.protocol import Init, Opcode
 from mapfs.fuse.wire.reading import ReadThreads
 from mapfs.fuse.wire.replies import ABSENT, Replies, dirent
 from mapfs.fuse.wire.request import Answer, Content, Handler, Request, string
@@ -144,14 +144,14 @@ class Handlers:
             protocol.SETATTR_IN.unpack_from(request.body)
         )
         changes = Changes(
-            mode=mode if valid & Fattr.MODE else None,
-            uid=uid if valid & Fattr.UID else None,
-            gid=gid if valid & Fattr.GID else None,
-            size=size if valid & Fattr.SIZE else None,
-            atime=_time(valid, Fattr.ATIME, Fattr.ATIME_NOW, atime, atime_ns),
-            mtime=_time(valid, Fattr.MTIME, Fattr.MTIME_NOW, mtime, mtime_ns),
-            ctime=_time(valid, Fattr.CTIME, 0, ctime, ctime_ns),
-            kill_setid=bool(valid & Fattr.KILL_SUIDGID),
+            mode=mode if valid & protocol.FATTR_MODE else None,
+            uid=uid if valid & protocol.FATTR_UID else None,
+            gid=gid if valid & protocol.FATTR_GID else None,
+            size=size if valid & protocol.FATTR_SIZE else None,
+            atime=_time(valid, protocol.FATTR_ATIME, protocol.FATTR_ATIME_NOW, atime, atime_ns),
+            mtime=_time(valid, protocol.FATTR_MTIME, protocol.FATTR_MTIME_NOW, mtime, mtime_ns),
+            ctime=_time(valid, protocol.FATTR_CTIME, 0, ctime, ctime_ns),
+            kill_setid=bool(valid & protocol.FATTR_KILL_SUIDGID),
         )
         return self._replies.attributes(self._filesystem.setattr(request.nodeid, changes))
 
