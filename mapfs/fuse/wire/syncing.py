@@ -5,7 +5,7 @@ thread through the scheduler and back, so it goes neither way: the loop hands th
 that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
 the next turn.
 Even that thread is a fifth of an fsync of little (`docs/performance.md`). Where the disk was quick
-the last time and no other request waits, the loop syncs by itself.
+the last time and nobody else asked for anything meanwhile, the loop syncs by itself.
 """
 
 import logging
@@ -81,6 +81,7 @@ class SyncThread:
 
     def _sync_here(self, sync: LogSync, requests: list[Request]) -> bool:
         succeeded = self._sync(sync)
+        self._is_quick = self._is_quick and self._is_idle()  # or somebody was held up
         if succeeded:
             self._answer_all(requests)
         self._committer.end_log_sync(sync, succeeded=succeeded)
@@ -97,6 +98,7 @@ class SyncThread:
         self.is_busy = False
         self._committer.end_log_sync(sync, succeeded=succeeded)
         waiting, self._waiting = self._waiting, []
+        self._is_quick = self._is_quick and len(requests) == 1 and not waiting
         data_only, self._waiting_for_all = not self._waiting_for_all, False
         if not succeeded:
             waiting = requests + waiting
