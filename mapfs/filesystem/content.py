@@ -92,6 +92,20 @@ class Content:
             runs.append((where, high - low))
         return runs
 
+    def overwrite(self, inode: Inode, offset: int, data: Data) -> bool:
+        """Write over bytes that the file has, and change nothing else, not even the times.
+
+        False, and nothing is written, if it takes more. Raises `OSError` for an I/O error.
+        """
+        view = memoryview(data)
+        end = offset + view.nbytes
+        first, last = offset // self._page_size, pages_for(end, self._page_size)
+        if end > inode.size or self._holes(inode, first, last):
+            return False
+        self._inodes.require_writable()
+        self._put(inode, offset, view)
+        return True
+
     def write(self, inode: Inode, offset: int, data: Data, *, stamp: bool = True) -> int:
         """Write all of `data`, allocating pages for holes first; returns its length.
 
@@ -107,10 +121,6 @@ class Content:
         if not view.nbytes:
             return 0
         first, last = offset // self._page_size, pages_for(end, self._page_size)
-        if not stamp and end <= inode.size and not self._holes(inode, first, last):
-            self._inodes.require_writable()
-            self._put(inode, offset, view)
-            return view.nbytes
         self._inodes.edit(inode)
         self._expose(inode, offset)
         allocated = self._fill(inode, first, last)

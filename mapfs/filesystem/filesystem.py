@@ -284,10 +284,15 @@ class Filesystem(Durability):
         """How often pages of files became free to be used again. May be read in any thread."""
         return self.store.allocator.releases
 
-    @logged
     def write(self, number: int, offset: int, data: Data, *, stamp: bool = True) -> int:
         """Write all of `data`; returns its length. `stamp` False leaves the times as they are."""
         inode = require_file(self._inodes.get(number))
+        if not stamp and not self.is_failed and self._content.overwrite(inode, offset, data):
+            return len(data)  # there is nothing to log
+        return self._write(inode, offset, data, stamp=stamp)
+
+    @logged
+    def _write(self, inode: Inode, offset: int, data: Data, *, stamp: bool) -> int:
         return self._content.write(inode, offset, data, stamp=stamp)
 
     @logged

@@ -32,6 +32,11 @@ class MachinePages:
 
     def add(self, offset: int, length: int) -> None:
         """Add every page that a range touches."""
+        group, first = divmod(offset // PAGE_BYTES, _GROUP)
+        count = -(-(offset + length) // PAGE_BYTES) - offset // PAGE_BYTES
+        if 0 < count <= _GROUP - first:  # as nearly always
+            self._groups[group] = self._groups.get(group, 0) | ((1 << count) - 1) << first
+            return
         for group, bits in _masks(offset // PAGE_BYTES, -(-(offset + length) // PAGE_BYTES)):
             self._groups[group] = self._groups.get(group, 0) | bits
 
