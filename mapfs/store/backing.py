@@ -18,10 +18,12 @@ class Backing(Protocol):
 
     `lost` are the pages whose bytes the host could not write: reading them is EIO until they are
     written whole, zeroed or punched. The set is replaced and never changed.
-    `unsynced` is how many bytes were written since the last `sync` began.
+    `unsynced` is how many bytes were written since the last `sync` began. `is_eager` asks `write`
+    to begin at once what the next `sync`, soon to come, will wait for.
     """
 
     lost: MachinePages
+    is_eager: bool
 
     @property
     def unsynced(self) -> int:
@@ -96,6 +98,7 @@ class MemoryBacking:
         self._bytes = bytearray(size)
         self.lost = MachinePages()
         self.unsynced = 0
+        self.is_eager = False
 
     def resize(self, size: int) -> None:
         """See `Backing.resize`."""

@@ -55,7 +55,7 @@ class MappedFile:
         self._windows: OrderedDict[int, memoryview] = OrderedDict()
         self._file = SyncedFile(fd)
         self._writeback = Writeback(fd)
-        self._is_synced_often = False
+        self.is_eager = False
         self._ways: list[Callable[[int, int], None]] = [
             self._zero_range,
             self._punch_and_allocate,
@@ -113,7 +113,7 @@ class MappedFile:
         length = memoryview(data).nbytes
         if length >= LEAST_BYTES:
             self._writeback.begin(offset, length)
-        elif self._is_synced_often and self.unsynced <= MOST_AT_ONCE_BYTES:
+        elif self.is_eager and self.unsynced <= MOST_AT_ONCE_BYTES:
             self._writeback.begin_at_once(offset, length)
 
     def prepare(self, offset: int, length: int) -> None:
@@ -155,7 +155,6 @@ class MappedFile:
 
     def sync(self) -> None:
         """See `Backing.sync`."""
-        self._is_synced_often = 0 < self.unsynced <= MOST_AT_ONCE_BYTES
         self._file.sync()
 
     @property

@@ -66,8 +66,11 @@ class Commit:
 class LogSync:
     """What changed so far on its way to the disk by the log, without a commit.
 
-    `is_whole` False leaves the log alone: it has nothing more than times.
+    `is_whole` False leaves the log alone: it has nothing more than times. `is_eager` says that the
+    next sync will come soon.
     """
+
+    is_eager = False
 
     def __init__(
         self, backing: Backing, log: IntentLog, *, has_data: bool, is_whole: bool = True
@@ -91,6 +94,7 @@ class LogSync:
         needs a commit: bytes that the disk refused are noted in the catalog, and a log that cannot
         be written is of no use. Raises `OSError` if the host failed as a whole, or is full.
         """
+        self._backing.is_eager = self.is_eager
         if self._has_data and not self._sync_data():
             return False
         if not self.is_whole or self._log.synced == self._position:

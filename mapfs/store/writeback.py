@@ -2,7 +2,7 @@
 
 Left alone the kernel would begin when memory fills up, or with the sync at the end, which would
 then wait for all of it. Large ranges are begun while more is being written. Small ones are begun
-where a sync comes after every few of them: while its request is on the way the disk is at work.
+where one program syncs after every few of them: while it asks for that the disk is at work.
 """
 
 import contextlib
@@ -13,8 +13,7 @@ from mapfs.store.syscalls import sync_file_range
 
 # Smaller writes are likely to be followed by others to the same place.
 LEAST_BYTES: Final = 256 << 10
-# Of what was written since a sync. When many programs sync, the kernel does better with all of
-# what they wrote at a time (`docs/performance.md`).
+# Of what was written since a sync: the kernel does better with many pages at a time.
 MOST_AT_ONCE_BYTES: Final = 16 << 10
 
 

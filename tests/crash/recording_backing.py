@@ -19,6 +19,7 @@ class RecordingBacking:
         self._journal = journal
         self.lost = MachinePages()
         self.unsynced = 0
+        self.is_eager = False
 
     def resize(self, size: int) -> None:
         self._inner.resize(size)

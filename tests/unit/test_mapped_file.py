@@ -285,16 +285,20 @@ def test_clean_pages_leave_memory_though_a_window_maps_them(
     assert bytes(view) == b"xxx"
 
 
-def test_what_is_written_between_frequent_syncs_goes_to_the_disk_at_once(open_mapped, monkeypatch):
+def test_what_is_written_where_a_sync_is_to_come_soon_goes_to_the_disk_at_once(
+    open_mapped, monkeypatch
+):
     begun: list[tuple[int, int]] = []
     monkeypatch.setattr(writeback, "sync_file_range", lambda _, *run: begun.append(run))
     mapped = open_mapped()
     mapped.write(0, bytes(4096))
-    assert not begun  # nobody syncs
+    assert not begun
     mapped.sync()
+    mapped.is_eager = True
     for page in range(8):
         mapped.write(page * 4096, bytes(4096))
     assert begun == [(page * 4096, 4096) for page in range(4)]  # behind that it is much
+    mapped.is_eager = False
     mapped.sync()
     mapped.write(0, bytes(4096))
     assert len(begun) == 4

@@ -5,7 +5,7 @@ thread through the scheduler and back, so it goes neither way: the loop hands th
 that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
 the next turn.
 Even that thread is a fifth of an fsync of little (`docs/performance.md`). Where the disk was quick
-the last time and nobody else asked for anything meanwhile, the loop syncs by itself.
+the last few times and nobody else asked for anything meanwhile, the loop syncs by itself.
 """
 
 import logging
@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 _END: Final = None
 # A sync that takes no longer holds up nobody more than reading a MiB does.
 _QUICK_SECONDS: Final = 0.001
+# So many in a row, with one program that waits, show that it will be so again.
+_LONE_SYNCS: Final = 8
 
 
 class SyncThread:
@@ -47,7 +49,7 @@ class SyncThread:
         self._answer = answer
         self._give_up = give_up
         self._is_idle = is_idle
-        self._is_quick = False
+        self._lone = 0
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
         self._done: tuple[LogSync, bool, list[Request]] | None = None
         self.is_busy = False
@@ -69,7 +71,7 @@ class SyncThread:
         sync = self._committer.begin_log_sync(data_only=data_only)
         if sync is None:
             return False
-        if self._is_quick and sync.is_small and self._is_idle():
+        if self._lone >= _LONE_SYNCS and sync.is_small and self._is_idle():
             return self._sync_here(sync, requests)
         if self._thread is None:
             self._token = trio.lowlevel.current_trio_token()
@@ -80,8 +82,10 @@ class SyncThread:
         return True
 
     def _sync_here(self, sync: LogSync, requests: list[Request]) -> bool:
+        sync.is_eager = True
         succeeded = self._sync(sync)
-        self._is_quick = self._is_quick and self._is_idle()  # or somebody was held up
+        if not self._is_idle():  # somebody was held up
+            self._lone = 0
         if succeeded:
             self._answer_all(requests)
         self._committer.end_log_sync(sync, succeeded=succeeded)
@@ -98,7 +102,8 @@ class SyncThread:
         self.is_busy = False
         self._committer.end_log_sync(sync, succeeded=succeeded)
         waiting, self._waiting = self._waiting, []
-        self._is_quick = self._is_quick and len(requests) == 1 and not waiting
+        if waiting or len(requests) > 1:
+            self._lone = 0
         data_only, self._waiting_for_all = not self._waiting_for_all, False
         if not succeeded:
             waiting = requests + waiting
@@ -120,9 +125,9 @@ class SyncThread:
         while (work := self._queue.get()) is not _END:
             sync, requests = work
             succeeded = self._sync(sync)
+            self._done = (sync, succeeded, requests)  # before whoever is answered asks again
             if succeeded:
                 self._answer_all(requests)
-            self._done = (sync, succeeded, requests)
             if self._must_tell:
                 self._token.run_sync_soon(self.collect)
 
@@ -142,7 +147,8 @@ class SyncThread:
             _log.error("fsync: %s", error, exc_info=not isinstance(error, OSError))
             return False
         finally:
-            self._is_quick = time.perf_counter() - start < _QUICK_SECONDS
+            is_quick = time.perf_counter() - start < _QUICK_SECONDS
+            self._lone = self._lone + 1 if is_quick else 0
 
     def close(self) -> None:
         """Wait for what the thread is doing, and end it; what waits for its turn is given up."""
