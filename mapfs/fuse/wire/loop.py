@@ -83,9 +83,7 @@ class WireTransport:
         self._reads = ReadThreads(
             filesystem, answers.send_in_thread, answers.refuse_in_thread, self._read_later
         )
-        self._syncs = SyncThread(
-            committer, answers.send_in_thread, self._sync_later, self._is_idle
-        )
+        self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later, self._is_idle)
         threads = Threads(self._notifications, self._reads, self._syncs)
         self.counters = answers.counters
         self._trace: Callable[[Event], None] | None = None
