@@ -230,6 +230,7 @@ MUTATIONS = (
         "store/transaction.py",
         "    def backing_changed(self) -> None:\n",
         "    def backing_changed(self) -> None:\n        return\n",
+        ("tests/unit/test_commit.py",),
     ),
     Mutation(
         "an fsync leaves the log for later",
