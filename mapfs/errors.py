@@ -182,6 +182,22 @@ class UnknownIoctlError(MapfsError):
     errno = _errno.ENOTTY
 
 
+class EscapeError(MapfsError):
+    """The path of something to be copied would lead out of where the copy goes."""
+
+    errno = _errno.EINVAL
+
+
+class ArchiveError(MapfsError):
+    """An archive cannot be read further, or cannot hold what is to be put into it."""
+
+    errno = _errno.EBADMSG
+
+
+class WriteFailedError(MapfsError):
+    """An archive cannot be written any further; the message says why."""
+
+
 class NoSuchOffsetError(MapfsError):
     """`lseek` for data or a hole at or beyond the end of the file."""
 

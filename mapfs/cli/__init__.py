@@ -23,8 +23,12 @@ _VERBS: Final = (
     "df",
     "slack",
     "fsck",
+    "import",
+    "export",
     "bench",
 )
+# Verbs that cannot be the names of modules.
+_KEYWORDS: Final = {"import": "import_"}
 _INTERRUPTED: Final = 130
 
 
@@ -39,7 +43,8 @@ class _Verbs(click.Group):
         del ctx
         if cmd_name not in _VERBS:
             return None
-        command = importlib.import_module(f"mapfs.cli.{cmd_name}").command
+        module = _KEYWORDS.get(cmd_name, cmd_name)
+        command = importlib.import_module(f"mapfs.cli.{module}").command
         assert isinstance(command, click.Command)
         return command
 

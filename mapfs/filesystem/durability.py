@@ -33,9 +33,11 @@ def logged(method: _Method) -> _Method:
         try:
             answer = method(self, *arguments, **options)
         except BaseException:
-            self.log_operation()
+            if self.logs_calls:
+                self.log_operation()
             raise
-        self.log_operation(self.request)
+        if self.logs_calls:
+            self.log_operation(self.request)
         return answer
 
     return cast(_Method, call)
@@ -46,11 +48,13 @@ class Durability:
 
     `is_failed` is whether the catalog can no longer be written. `request` is the kernel's id of the
     request that is executed now, for the log, or 0. `is_time_change` says of an operation that it
-    changes nothing but times.
+    changes nothing but times. `logs_calls` False lets several calls be one operation, of which a
+    crash leaves all or nothing: until the caller's `log_operation`, or a commit.
     """
 
     store: Store
     is_failed = False
+    logs_calls = True
     request = 0
     is_time_change = False
     _inodes: InodeTable

@@ -1,6 +1,5 @@
 """The documentation says what the code does: tables, options, names and links."""
 
-import importlib
 import re
 import struct
 from collections.abc import Iterator
@@ -374,7 +373,9 @@ def commands() -> dict[str, click.Command]:
     context = click.Context(mapfs)
     found: dict[str, click.Command] = {"mapfs.1.md": mapfs}
     for verb in mapfs.list_commands(context):
-        found[f"mapfs-{verb}.1.md"] = importlib.import_module(f"mapfs.cli.{verb}").command
+        command = mapfs.get_command(context, verb)
+        assert command is not None
+        found[f"mapfs-{verb}.1.md"] = command
     found["mount.fuse.mapfs.8.md"] = mount_helper.command
     return found
 

@@ -1,0 +1,102 @@
+"""mapfs export: copy out of a store or a mount, into a directory or an archive."""
+
+import contextlib
+import os
+import posixpath
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mapfs.errors import MapfsError, UsageError
+
+if TYPE_CHECKING:
+    from mapfs.cli.places import Place
+    from mapfs.cli.transferring import Transfer
+    from mapfs.transfer.copying import Source, Target
+    from mapfs.transfer.entry import FileId
+
+
+@click.command("export")
+@click.argument("source", metavar="STORE|MNT[:PATH]")
+@click.argument("destination", metavar="DST")
+@click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
+def command(*, source: str, destination: str, as_json: bool) -> int:
+    """Copy what is in a store or a mount to DST: a directory, or an archive by its name.
+
+    Archives end in .tar, .tar.gz, .tar.bz2, .tar.xz, .tar.zst or .zip, or are -, tar on standard
+    output. PATH goes to DST/PATH; of PATH/ all that is in it goes to DST. In a directory, what is
+    there and equal is skipped, so it can be interrupted and run again. Exit code 1 if something
+    was not copied.
+
+    \b
+    mapfs export data.mapfs backup.tar.zst
+    mapfs export data.mapfs:photos/2025 /tmp
+    mapfs export mnt - | ssh host tar x
+    """
+    from mapfs.cli.places import find_place
+    from mapfs.cli.transferring import ending, print_summary, transfer
+    from mapfs.transfer.archives import STANDARD_STREAM
+    from mapfs.transfer.copying import copy
+
+    is_stream = destination == STANDARD_STREAM
+    if is_stream and sys.stdout.isatty():
+        raise UsageError("an archive does not go to a terminal: name a file, or use a pipe")
+    place = find_place(source)
+    with (
+        transfer("exporting") as run,
+        ending(destination),
+        _target(destination) as (target, exclude),
+        _opened(place, run, exclude) as tree,
+    ):
+        copy(tree, target, run.outcome)
+    return print_summary(destination, run.outcome, as_json=as_json, to_stderr=is_stream)
+
+
+@contextlib.contextmanager
+def _target(destination: str) -> "Iterator[tuple[Target, set[FileId]]]":
+    """The target, and the files that are the target themselves."""
+    from mapfs.transfer.archives import STANDARD_STREAM, archive_suffix, archive_target
+
+    is_archive = destination == STANDARD_STREAM or archive_suffix(destination) is not None
+    if is_archive and not Path(destination).is_dir():
+        with archive_target(destination) as (target, file):
+            yield target, {file}
+        return
+    from mapfs.transfer.into_directory import DirectoryTree
+
+    with contextlib.closing(DirectoryTree(destination)) as tree:
+        yield tree, {tree.identity}
+
+
+@contextlib.contextmanager
+def _opened(place: "Place", run: "Transfer", exclude: "set[FileId]") -> "Iterator[Source]":
+    """What is to be copied, and with the transfer told how much that is."""
+    if place.directory is not None:
+        from mapfs.transfer.directory import DirectorySource, bytes_in
+
+        top = f"{place.directory}/{place.path.lstrip('/')}"
+        run.expect(lambda: bytes_in(Path(top)))
+        os.lstat(top)
+        yield DirectorySource(top, run.outcome, exclude)
+        return
+    from mapfs.filesystem.filesystem import Filesystem
+    from mapfs.store.opening import open_store
+    from mapfs.transfer.from_store import StoreSource
+
+    assert place.store is not None
+    store = open_store(place.store, read_only=True)
+    with contextlib.closing(Filesystem(store)) as filesystem:
+        path = os.fsencode(place.path)
+        try:
+            top_inode = filesystem.resolve(path)
+        except MapfsError as error:
+            raise type(error)(f"{place.name}: {error}") from error
+        name = posixpath.basename(path)
+        found = StoreSource(
+            filesystem, top_inode, b"" if name in (b".", b"..") else name, run.outcome
+        )
+        run.expect(found.total)
+        yield found

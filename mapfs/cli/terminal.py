@@ -1,0 +1,63 @@
+"""Where the commands' output meets a terminal: consoles, and bars that show how far it is.
+
+Colour and movement are for terminals; NO_COLOR (https://no-color.org) turns colour off there, too.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import ProgressColumn
+
+# To be called with how much is done, and of how much if that is known.
+Report = Callable[[int, int | None], None]
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A console on standard output or standard error; every verb takes its own from here."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+
+
+@contextlib.contextmanager
+def progress(what: str, *, in_bytes: bool = False) -> Iterator[Report | None]:
+    """A bar on standard error while the block runs; None if that is no terminal.
+
+    What is printed meanwhile stands above the bar, which is gone in the end. `in_bytes` shows how
+    many bytes, and how fast.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import Progress
+
+    columns = _byte_columns() if in_bytes else Progress.get_default_columns()
+    # Standard output may go elsewhere, and goes by itself.
+    with Progress(
+        *columns, console=console(stderr=True), transient=True, redirect_stdout=False
+    ) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _byte_columns() -> "tuple[str | ProgressColumn, ...]":
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )

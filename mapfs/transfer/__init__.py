@@ -1,0 +1,1 @@
+"""Copying trees into and out of filesystems: directories, tar and zip archives."""

@@ -1,0 +1,74 @@
+"""The engine: from any source into any target, one member after the other."""
+
+import contextlib
+import errno
+from collections.abc import Generator
+from typing import Final, Protocol
+
+from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
+from mapfs.transfer.entry import Entry
+from mapfs.transfer.outcome import FULL, Outcome
+
+# What every other member would fail with, too: the target is read-only, gone, damaged, or a pipe
+# that nobody reads any more.
+_ENDS: Final = (errno.EROFS, errno.ENOTCONN, errno.EUCLEAN, errno.EPIPE)
+
+
+class Source(Protocol):
+    """Where a tree comes from."""
+
+    def entries(self) -> Generator[Entry, None, None]:
+        """The members, a directory before what is in it; steps the outcome.
+
+        What cannot be read is a failure of the outcome, and not raised.
+        """
+
+
+class Target(Protocol):
+    """Where a tree goes to."""
+
+    def put(self, entry: Entry) -> bool:
+        """Copy a member; False if it was there already, and equal.
+
+        Raises `MapfsError` or `OSError` with nothing half-written left that looks finished.
+        """
+
+    def finish(self, outcome: Outcome) -> None:
+        """After the last member, or instead of the next: complete what `put` left to be done."""
+
+
+def copy(source: Source, target: Target, outcome: Outcome) -> None:
+    """Copy everything that can be copied; what cannot is a failure of the outcome.
+
+    Raises `NoSpaceError` if the target is full, and what else ends a copy; what was copied until
+    then is complete, and copying again goes on from there.
+    """
+    try:
+        with contextlib.closing(source.entries()) as entries:
+            for entry in entries:
+                outcome.step()
+                _put(entry, target, outcome)
+    except BaseException:
+        with contextlib.suppress(MapfsError, OSError):
+            target.finish(outcome)
+        raise
+    target.finish(outcome)
+
+
+def _put(entry: Entry, target: Target, outcome: Outcome) -> None:
+    try:
+        is_copied = target.put(entry)
+    except (MapfsError, OSError) as error:
+        if error.errno in FULL:
+            raise NoSpaceError(
+                "no space left; what is copied is complete, running it again goes on"
+            ) from error
+        if error.errno in _ENDS or isinstance(error, WriteFailedError):
+            raise
+        outcome.failed(entry.path, error)
+        return
+    if is_copied:
+        outcome.copied += 1
+        outcome.copied_bytes += entry.size if entry.is_file and entry.link is None else 0
+    else:
+        outcome.skipped += 1

@@ -1,0 +1,62 @@
+"""What has become of a copy so far, told by whoever copies and whoever reads."""
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from mapfs.errors import MapfsError
+
+# What a full disk, or a used up quota, says.
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Failure(NamedTuple):
+    """A member that was not copied as it is, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Counts of members, and bytes of their contents; and what went wrong.
+
+    `on_failure` is told of each failure. `on_step` is called between any two steps, and may raise
+    to end the copy; so may a signal while `waiting` is entered, for another program that is to
+    send something. `done` is how many bytes of the sources have been read, or passed over.
+    """
+
+    on_failure: Callable[[Failure], None] = lambda _: None
+    on_step: Callable[[], None] = lambda: None
+    waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    copied: int = 0
+    skipped: int = 0
+    copied_bytes: int = 0
+    done: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+    def step(self, done: int = 0) -> None:
+        """A step has ended, and the source is read up to `done`. May raise what ends the copy."""
+        self.done = max(self.done, done)
+        self.on_step()
+
+    def failed(self, path: bytes, error: Exception | str) -> None:
+        """Note that a member was not copied as it is."""
+        failure = Failure(shown(os.fsdecode(path)) or ".", reason_of(error))
+        self.failures.append(failure)
+        self.on_failure(failure)
+
+
+def shown(name: str) -> str:
+    """A name on one line, whatever is in it, and harmless to a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
+
+
+def reason_of(error: Exception | str) -> str:
+    """What an error says, for people."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) if str(error) or isinstance(error, MapfsError) else type(error).__name__
