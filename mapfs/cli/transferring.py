@@ -49,7 +49,7 @@ def ending(name: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         click.echo(f"mapfs: {shown(name)}: interrupted", err=True)
-        raise
+        raise click.Abort from None
     except (NoSpaceError, WriteFailedError) as error:
         raise type(error)(f"{shown(name)}: {error}") from error
     except OSError as error:

@@ -323,8 +323,9 @@ def settle(store: Store) -> None:
         for number, before in counted.items():
             value = store.transaction.get(Table.INODES, id_key(number))
             _require_way_up(store, before.parent)
-            if value is not None:
-                _require_way_up(store, home_of(value)[0])
+            directory, cookie = home_of(value or b"")
+            if cookie:  # an orphan counts in no directory
+                _require_way_up(store, directory)
         inodes.adopt(counted)
         inodes.flush()
 

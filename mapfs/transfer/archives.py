@@ -17,6 +17,7 @@ from mapfs.transfer.streams import (
     DAMAGED,
     Input,
     Output,
+    begun,
     compressing,
     decompressed,
     tar_suffix,
@@ -62,8 +63,7 @@ def _archive_in(raw: io.BufferedReader, name: str, outcome: Outcome) -> Source |
 
 def _tar_source(raw: io.BufferedReader, name: str, outcome: Outcome) -> TarSource:
     try:
-        stream = decompressed(raw)
-        beginning = stream.peek(_HEADER_BYTES)[:_HEADER_BYTES]
+        beginning, stream = begun(decompressed(raw), _HEADER_BYTES)
     except DAMAGED as error:
         raise ArchiveError("not an archive that can be read") from error
     # An archive without members is nothing but zeros; so is the beginning of many a disk image.

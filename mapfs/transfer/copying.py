@@ -67,6 +67,8 @@ def _put(entry: Entry, target: Target, outcome: Outcome) -> None:
             raise
         outcome.failed(entry.path, error)
         return
+    if not entry.path:
+        return  # the directory that the rest is under: neither copied nor skipped
     if is_copied:
         outcome.copied += 1
         outcome.copied_bytes += entry.size if entry.is_file and entry.link is None else 0

@@ -66,6 +66,7 @@ class DirectorySource:
         """See `Source.entries`."""
         above, name = os.path.split(self._top)
         try:
+            os.lstat(self._top)
             if name in ("", ".", ".."):
                 yield from self._contents(self._top)
             else:

@@ -76,13 +76,46 @@ class Output(io.FileIO):
             raise WriteFailedError(f"{error.strerror}") from error
 
 
-def decompressed(raw: io.BufferedReader) -> io.BufferedReader:
+class _Begun(io.RawIOBase):
+    """A stream of which the first bytes are read already: gives them once more.
+
+    It gives what there is and asks for no more than that, so that of a stream that is cut off
+    everything is read up to there.
+    """
+
+    def __init__(self, beginning: bytes, stream: io.BufferedIOBase) -> None:
+        self._beginning = beginning
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 (any buffer)
+        size = len(buffer)
+        data = self._beginning[:size] or self._stream.read1(size)
+        self._beginning = self._beginning[size:]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def begun(stream: io.BufferedIOBase, size: int) -> tuple[bytes, io.BufferedReader]:
+    """The first `size` bytes of a stream, or what there is, and all of it once more.
+
+    Raises one of `DAMAGED` if not even these can be read.
+    """
+    beginning = b""
+    while len(beginning) < size and (more := stream.read1(size - len(beginning))):
+        beginning += more
+    return beginning, io.BufferedReader(_Begun(beginning, stream), BUFFER_BYTES)
+
+
+def decompressed(raw: io.BufferedIOBase) -> io.BufferedIOBase:
     """What is in a stream, whether it is compressed or not."""
-    beginning = raw.peek(8)
+    beginning, whole = begun(raw, max(map(len, _BEGINNINGS)))
     for magic, opener in _BEGINNINGS.items():
         if beginning.startswith(magic):
-            return io.BufferedReader(opener(raw), BUFFER_BYTES)
-    return raw
+            return cast("io.BufferedIOBase", opener(whole))
+    return whole
 
 
 def tar_suffix(name: str) -> str | None:

@@ -6,11 +6,12 @@ GNU's format 1.0. Users and groups go by number.
 
 import contextlib
 import io
+import math
 import os
 import stat
 import tarfile
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import IO, Final, cast
 
 from mapfs.errors import ArchiveError, MapfsError
@@ -149,7 +150,7 @@ class TarSource:
             raise ArchiveError("not copied: a member of an unknown type")
         if not (0 <= member.uid <= _MAX_ID and 0 <= member.gid <= _MAX_ID and member.size >= 0):
             raise ArchiveError("not copied: its owner or size is impossible")
-        mtime = _time(member, "mtime") or clamped(int(member.mtime) * 10**9)
+        mtime = _time(member, "mtime") or _seconds(member.mtime)
         target = link_target(os.fsencode(member.linkname)) if member.issym() else b""
         return Entry(
             path,
@@ -221,15 +222,19 @@ def _time(member: tarfile.TarInfo, key: str) -> int | None:
     try:
         seconds = Decimal(text)
         return clamped(int(seconds.scaleb(9))) if abs(seconds) < 1 << 63 else None
-    except InvalidOperation:
+    except ArithmeticError:
         return None
 
 
+def _seconds(time: float) -> int:
+    """The time in the plain header; the year 1970 if an extended one made nonsense of it."""
+    return clamped(int(time) * 10**9) if math.isfinite(time) else 0
+
+
 def _device(member: tarfile.TarInfo) -> int:
-    try:
-        return os.makedev(member.devmajor, member.devminor)
-    except OverflowError:
-        raise ArchiveError("not copied: an impossible device number") from None
+    if not (0 <= member.devmajor < 1 << 12 and 0 <= member.devminor < 1 << 20):
+        raise ArchiveError("not copied: an impossible device number")
+    return os.makedev(member.devmajor, member.devminor)
 
 
 def _attributes(headers: Mapping[str, str]) -> dict[bytes, bytes]:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from mapfs.errors import NotFoundError
+from mapfs.filesystem.check import Check
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.filesystem.survey import settle
 from mapfs.store.opening import open_store
 from tests.unit.support import (
     ME,
@@ -164,4 +166,23 @@ def test_a_read_only_open_leaves_orphans_alone(bundle: Path, tmp_path: Path) -> 
     fs.close()
     fs = Filesystem(open_store(tmp_path / "copy.mapfs", read_only=True))
     assert content(fs, number) == b"x" * 5000
+    fs.close()
+
+
+def test_a_file_that_never_had_a_name_is_no_error_after_a_crash(
+    bundle: Path, tmp_path: Path
+) -> None:
+    fs = open_fs(bundle)
+    make(fs, b"f", b"x" * 5000)
+    unnamed = fs.create_unnamed(ROOT, 0o600, ME).number
+    fs.write(unnamed, 0, b"x" * 5000)
+    shutil.copytree(bundle, tmp_path / "copy.mapfs")
+    fs.close()
+    store = open_store(tmp_path / "copy.mapfs", read_only=True)
+    settle(store)
+    assert list(Check(store).findings()) == []
+    store.close()
+    fs = open_fs(tmp_path / "copy.mapfs")
+    assert_sound(fs)
+    assert names(fs) == [b"f"]
     fs.close()

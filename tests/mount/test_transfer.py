@@ -1,0 +1,340 @@
+"""`mapfs import` and `mapfs export` as they are run: pipes, mounts, signals, full disks, names."""
+
+import errno
+import json
+import os
+import pty
+import signal
+import subprocess
+import tarfile
+import termios
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import MakeVolume
+from tests.mount.tree import describe, make_tree
+from tests.mount.volume import MAPFS, Volume, both_transports, mapfs, refusal, run, wait_until
+
+pytestmark = pytest.mark.mount
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with everything that a copy has to keep; not to be changed."""
+    top = tmp_path_factory.mktemp("tree") / "top"
+    make_tree(top)
+    return top
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    """Where to export to; not there yet."""
+    return tmp_path / "out"
+
+
+# What goes where
+
+
+def test_a_store_is_filled_and_emptied_without_a_mount(
+    volume: Volume, tree: Path, out: Path
+) -> None:
+    done = mapfs("import", tree, volume.store)
+    assert done.stderr == ""
+    assert done.stdout.startswith(f"{volume.store}: ")
+    mnt = volume.mount()
+    assert describe(mnt / "top") == describe(tree)
+    volume.umount()
+    mapfs("export", f"{volume.store}:top", out)
+    assert describe(out / "top") == describe(tree)
+    mapfs("export", f"{volume.store}:top/", out / "contents")
+    assert describe(out / "contents") == describe(tree)
+
+
+@both_transports
+def test_a_mount_is_filled_and_emptied(volume: Volume, tree: Path, out: Path) -> None:
+    mnt = volume.mount()
+    mapfs("import", f"{tree}/", f"{mnt}:a/b")
+    assert describe(mnt / "a" / "b") == describe(tree)
+    mapfs("export", f"{mnt}:a/b/", out)
+    assert describe(out) == describe(tree)
+    summary = json.loads(mapfs("import", "--json", f"{tree}/", f"{mnt / 'a' / 'b'}").stdout)
+    assert (summary["copied"], summary["failures"]) == (0, [])
+    assert not list(mnt.rglob(".mapfs-partial*"))
+
+
+def test_the_store_of_a_mount_is_reached_through_the_mount(
+    volume: Volume, tree: Path, out: Path
+) -> None:
+    mnt = volume.mount()
+    mapfs("import", tree, f"{volume.store}:below")
+    assert describe(mnt / "below" / "top") == describe(tree)
+    mapfs("export", f"{volume.store}:below/top/", out)
+    assert describe(out) == describe(tree)
+
+
+def test_names_may_have_colons(make_volume: MakeVolume, tmp_path: Path, out: Path) -> None:
+    volume = make_volume("with:colon")
+    volume.mkfs()
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "with").write_text("no store, and shorter than the one that is meant")
+    mapfs("import", tmp_path / "file", f"{volume.store}:a:b/c:d")
+    mapfs("export", f"{volume.store}:a:b/c:d/file", out)
+    assert (out / "file").read_text() == "x"
+    mapfs("import", tmp_path / "file", f"{volume.store}:")
+    mapfs("export", f"{volume.store}:/", out)
+    assert sorted(os.listdir(out)) == ["a:b", "file"]
+
+
+def test_places_that_cannot_be_are_refused_in_one_line(volume: Volume, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in ("missing.mapfs", f"{tmp_path}/missing:x", tmp_path / "file"):
+        refusal(mapfs("import", tmp_path / "file", place, status=1))
+    refusal(mapfs("export", tmp_path, tmp_path / "out", status=1))
+    refusal(mapfs("export", f"{volume.store}:missing", tmp_path / "out", status=1))
+    refusal(mapfs("import", tmp_path / "file", f"{volume.store}:../x", status=2))
+    mapfs("import", tmp_path / "file", volume.store)
+    refusal(mapfs("import", tmp_path / "file", f"{volume.store}:file", status=1))
+    refusal(mapfs("export", volume.store, tmp_path / "no" / "directory.tar", status=1))
+    refusal(mapfs("export", volume.store, tmp_path / "file", status=1))
+
+
+def test_what_is_missing_or_no_archive_is_told_and_the_rest_is_copied(
+    volume: Volume, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "bad.tar").write_text("no archive")
+    sources = [tmp_path / name for name in ("missing", "bad.tar", "file")]
+    done = mapfs("import", *sources, volume.store, status=1)
+    assert done.stderr.splitlines() == [
+        f"mapfs: {tmp_path}/missing: No such file or directory",
+        f"mapfs: {tmp_path}/bad.tar: not a tar archive",
+    ]
+    assert done.stdout == f"{volume.store}: 1 copied (1), 2 failed\n"
+    mapfs("import", "--no-unpack", tmp_path / "bad.tar", volume.store)
+
+
+def test_hard_links_between_what_is_named_are_kept(volume: Volume, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("x")
+    os.link(tmp_path / "one", tmp_path / "two")
+    mapfs("import", tmp_path / "one", tmp_path / "two", volume.store)
+    mnt = volume.mount()
+    assert os.path.samefile(mnt / "one", mnt / "two")
+
+
+def test_names_are_printed_on_one_line_and_tame(volume: Volume, tmp_path: Path) -> None:
+    archive = tmp_path / "evil.tar"
+    with tarfile.open(archive, "w") as made:
+        made.addfile(tarfile.TarInfo("../new\nline \x1b[31m"))
+    done = mapfs("import", archive, volume.store, status=1)
+    assert done.stderr == (
+        "mapfs: ../new\\nline \\x1b[31m: refused: its path leads out of the directory\n"
+    )
+
+
+# Pipes
+
+
+def test_tar_comes_in_on_a_pipe_and_goes_out_on_one(
+    volume: Volume, tree: Path, tmp_path: Path, out: Path
+) -> None:
+    script = f"""set -eo pipefail
+        tar -C {tree} --acls --xattrs --xattrs-include='*' --sparse --format=posix -cz . |
+            {MAPFS} import - {volume.store}:a
+        {MAPFS} export {volume.store}:a/ - | cat >{tmp_path}/tar
+        cat {tmp_path}/tar | {MAPFS} import - {volume.store}:b
+        {MAPFS} export {volume.store}:b - | tar t >{tmp_path}/list"""
+    done = run("bash", "-c", script)
+    assert "copied" in done.stdout
+    names = (tmp_path / "list").read_text().splitlines()
+    assert "b/of-7-bytes" in names
+    mapfs("export", f"{volume.store}:b/", out)
+    expected = describe(tree)
+    del expected["socket"]  # tar has none
+    assert describe(out) == expected
+
+
+def test_an_archive_neither_comes_from_a_terminal_nor_goes_to_one(volume: Volume) -> None:
+    leader, follower = pty.openpty()
+    assert "terminal" in mapfs("import", "-", volume.store, status=2, stdin=follower).stderr
+    os.close(follower)
+    os.close(leader)
+    assert "terminal" in in_terminal(["export", str(volume.store), "-"], status=2)
+
+
+def test_a_reader_of_the_archive_that_goes_away_ends_it(volume: Volume, tree: Path) -> None:
+    mapfs("import", tree, volume.store)
+    done = run("bash", "-c", f"{MAPFS} export {volume.store} - | true; echo ${{PIPESTATUS[0]}}")
+    assert done.stdout == "1\n"
+    assert done.stderr == ""
+
+
+def test_standard_input_that_is_no_archive(volume: Volume) -> None:
+    for data in ("", "nonsense", "PK\3\4" + "x" * 1000):
+        done = mapfs("import", "-", volume.store, status=1, input=data)
+        assert done.stderr == "mapfs: -: not a tar archive\n"
+
+
+# Interruptions
+
+
+def large_tree(top: Path) -> Path:
+    top.mkdir()
+    for number in range(300):
+        (top / f"{number:03}").write_bytes(bytes([number % 256]) * 20_000)
+    (top / "huge").write_bytes(os.urandom(1 << 20) * 40)
+    return top
+
+
+def stopped(command: list[str], when: Callable[[], object], how: int) -> int:
+    """Run a command, send it a signal when something is so; its exit code."""
+    with subprocess.Popen(
+        [str(MAPFS), *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        wait_until(lambda: process.poll() is not None or when(), "the copy to be under way")
+        process.send_signal(how)
+        return process.wait()
+
+
+def store_bytes(store: Path) -> int:
+    return (store / "store").stat().st_blocks * 512
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_import_that_is_stopped_goes_on_when_it_is_run_again(
+    volume: Volume, tmp_path: Path, out: Path, how: int
+) -> None:
+    source = large_tree(tmp_path / "source")
+    for amount in (2 << 20, 20 << 20):
+        code = stopped(
+            ["import", f"{source}/", str(volume.store)],
+            lambda amount=amount: store_bytes(volume.store) > amount,  # type: ignore[misc]
+            how,
+        )
+        assert code in (0, 130, -how)
+        volume.fsck()
+        mapfs("export", volume.store, out)
+        for path in out.iterdir():
+            assert path.read_bytes() == (source / path.name).read_bytes()
+    mapfs("import", f"{source}/", volume.store)
+    mapfs("export", volume.store, out)
+    assert describe(out) == describe(source)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_an_export_that_is_stopped_goes_on_when_it_is_run_again(
+    volume: Volume, tmp_path: Path, out: Path, how: int
+) -> None:
+    source = large_tree(tmp_path / "source")
+    mapfs("import", f"{source}/", volume.store)
+    code = stopped(
+        ["export", str(volume.store), str(out)],
+        lambda: out.exists() and len(os.listdir(out)) > 100,
+        how,
+    )
+    assert code in (0, 130, -how)
+    for path in out.iterdir():
+        assert path.read_bytes() == (source / path.name).read_bytes()
+    mapfs("export", volume.store, out)
+    assert describe(out) == describe(source)
+
+
+def test_ctrl_c_ends_a_wait_for_standard_input(volume: Volume) -> None:
+    with subprocess.Popen(
+        [str(MAPFS), "import", "-", str(volume.store)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: volume.lock_holders, "the store to be opened")
+        wait_until(lambda: _is_reading(process.pid), "it to wait for its input")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr is not None
+        assert process.stderr.read() == f"mapfs: {volume.store}: interrupted\n"
+
+
+def _is_reading(pid: int) -> bool:
+    return "pipe" in Path(f"/proc/{pid}/wchan").read_text()
+
+
+# Full
+
+
+def test_a_full_store_is_one_line_and_goes_on_with_room(
+    make_volume: MakeVolume, tmp_path: Path
+) -> None:
+    volume = make_volume()
+    volume.mkfs("--size", "24M")
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(30):
+        (source / f"{number:02}").write_bytes(bytes([number]) * (1 << 20))
+    line = refusal(mapfs("import", f"{source}/", volume.store, status=1))
+    assert line.startswith(f"mapfs: {volume.store}: no space left")
+    mnt = volume.mount()
+    kept = sorted(path.name for path in mnt.iterdir())
+    assert 10 < len(kept) < 30
+    for path in mnt.iterdir():
+        assert path.read_bytes() == (source / path.name).read_bytes()
+        if path.name < "05":
+            path.unlink()
+            (source / path.name).unlink()
+    volume.umount()
+    mapfs("import", f"{source}/", volume.store, status=1)
+    mnt = volume.mount()
+    assert max(path.name for path in mnt.iterdir()) > kept[-1]
+    line = refusal(mapfs("import", f"{source}/", mnt, status=1))
+    assert line.startswith(f"mapfs: {mnt}: no space left")
+    for path in mnt.iterdir():
+        assert path.read_bytes() == (source / path.name).read_bytes()
+
+
+def test_what_cannot_be_written_to_is_one_line(volume: Volume, tmp_path: Path, tree: Path) -> None:
+    mapfs("import", tree, volume.store)
+    mnt = volume.mount("--read-only")
+    (tmp_path / "file").write_text("x")
+    line = refusal(mapfs("import", tmp_path / "file", mnt, status=1))
+    assert os.strerror(errno.EROFS) in line
+    with Path("/dev/full").open("wb") as full:
+        command = [str(MAPFS), "export", f"{mnt}:top/of-70000-bytes", "-"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "mapfs: -: No space left on device\n"
+
+
+# Terminals
+
+
+def in_terminal(words: list[str], *, status: int = 0, **environment: str) -> str:
+    """What a command prints on a terminal that is its standard output and error."""
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 80))
+    process = subprocess.Popen(
+        [str(MAPFS), *words],
+        stdin=subprocess.DEVNULL,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": "80", **environment},
+    )
+    os.close(follower)
+    said = b""
+    while True:
+        try:
+            said += os.read(leader, 65536)
+        except OSError:  # EIO: nobody has the other end any more
+            break
+    os.close(leader)
+    assert process.wait() == status, said
+    return said.decode()
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(volume: Volume, tmp_path: Path) -> None:
+    source = large_tree(tmp_path / "source")
+    said = in_terminal(["import", f"{source}/", str(volume.store)])
+    assert "importing" in said
+    assert "\x1b[" in said
+    assert "MiB" in said
+    assert said.splitlines()[-1].endswith("301 copied (45.7M)")
+    assert "exporting" in in_terminal(["export", str(volume.store), str(tmp_path / "a.tar")])
