@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from mapfs.cli.completion import places
 from mapfs.errors import MapfsError
 
 _ROWS = {
@@ -24,7 +25,13 @@ _ROWS = {
 
 
 @click.command("df")
-@click.argument("paths", nargs=-1, type=click.Path(path_type=Path), metavar="[MNT|STORE]...")
+@click.argument(
+    "paths",
+    nargs=-1,
+    type=click.Path(path_type=Path),
+    metavar="[MNT|STORE]...",
+    shell_complete=places,
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a store.")
 def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
     """Print stored bytes, slack by cause, metadata and free space, mounted or not.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mapfs.cli.completion import files, places
 from mapfs.errors import MapfsError, UsageError
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 
 
 @click.command("export")
-@click.argument("source", metavar="STORE|MNT[:PATH]")
-@click.argument("destination", metavar="DST")
+@click.argument("source", metavar="STORE|MNT[:PATH]", shell_complete=places)
+@click.argument("destination", metavar="DST", shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
 def command(*, source: str, destination: str, as_json: bool) -> int:
     """Copy what is in a store or a mount to DST: a directory, or an archive by its name.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mapfs.cli.completion import files
 from mapfs.errors import EscapeError, MapfsError, UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command("import")
-@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+@click.argument("sources", nargs=-1, required=True, metavar="SRC...", shell_complete=files)
 @click.argument("target", metavar="STORE|MNT[:PATH]")
 @click.option("--no-unpack", is_flag=True, help="Copy archives as the files they are.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")

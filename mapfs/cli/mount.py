@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mapfs.cli.completion import store_then_directory
 from mapfs.cli.logs import log_handler, log_to
 from mapfs.cli.parameters import SIZE
 from mapfs.errors import DaemonError, MapfsError, UsageError
@@ -22,7 +23,9 @@ _MESSAGE_BYTES: Final = 4096
 
 
 @click.command("mount")
-@click.argument("paths", nargs=-1, required=True, metavar="[STORE] MNT")
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="[STORE] MNT", shell_complete=store_then_directory
+)
 @click.option("-o", "options", default="", metavar="OPTIONS", help="The usual comma list.")
 @click.option("--ephemeral", type=SIZE, help="Instead of STORE: in memory, up to this size.")
 @click.option("--read-only", is_flag=True, help="Never write a byte. (-o ro)")

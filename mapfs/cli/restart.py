@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from mapfs.cli.completion import mounts
 from mapfs.errors import MountError
 
 _PATIENCE_SECONDS: Final = 60
@@ -14,7 +15,7 @@ _PAUSE_SECONDS: Final = 0.02
 
 
 @click.command("restart")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(path_type=Path), shell_complete=mounts)
 def command(*, mountpoint: Path) -> None:
     """Move the live mount MOUNTPOINT to the version of mapfs that is installed now.
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import click
 
+from mapfs.cli.completion import mounts
 from mapfs.errors import BusyMountError, MapfsError, MountError, StoreInUseError
 
 # Whoever only looks at mounts, as df(1) and desktops do, holds one for a moment.
@@ -15,7 +16,7 @@ _BETWEEN_TRIES_SECONDS: Final = 0.1
 
 
 @click.command("umount")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=click.Path(path_type=Path), shell_complete=mounts)
 def command(*, mountpoint: Path) -> None:
     """Unmount MOUNTPOINT; when it returns, all data is safe on disk.
 
