@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mapfs.cli.completion import places
+from mapfs.cli.terminal import console
 from mapfs.errors import MapfsError
 
 _ROWS = {
@@ -95,7 +96,6 @@ def _usage_at_rest(store: Path) -> dict[str, int | str]:
 
 
 def _print_table(described: Mapping[str, object]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from mapfs.sizes import format_size
@@ -111,7 +111,7 @@ def _print_table(described: Mapping[str, object]) -> None:
         value = int(str(described[key]))
         share = f"{100 * value / store_bytes:.1f} %" if key in _PARTS else ""
         table.add_row(label, format_size(value), str(value), share)
-    Console().print(table)
+    console().print(table)
     if described["state"] != "ok":
         click.echo(f" state: {described['state']}")
 

@@ -2,8 +2,7 @@
 
 import contextlib
 import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mapfs.cli.completion import stores
+from mapfs.cli.terminal import progress
 from mapfs.errors import DamagedStoreError, MapfsError
 
 if TYPE_CHECKING:
@@ -183,20 +183,6 @@ def _opened(path: Path, *, read_only: bool) -> "Iterator[Store]":
 def _findings(store: "Store") -> "Iterator[Finding]":
     from mapfs.filesystem.check import Check
 
-    with _progress() as progress:
-        yield from Check(store, progress).findings()
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error if that is a terminal; call what it gives with (done, total)."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
     # Findings go to standard output by themselves; the bar is gone when the check ends.
-    with Progress(console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task("checking", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    with progress("checking") as report:
+        yield from (Check(store, report) if report else Check(store)).findings()

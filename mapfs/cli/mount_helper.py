@@ -33,7 +33,11 @@ def command(
     no_mtab: bool,
     verbose: bool,
 ) -> None:
-    """Mount a store as mount(8) asks for it."""
+    """Mount a store as mount(8) asks for it.
+
+    \b
+    mount -t fuse.mapfs /srv/data.mapfs /data -o allow_other
+    """
     del kind, sloppy, no_mtab, verbose
     if not fake:
         mount_store(store, mountpoint, options)

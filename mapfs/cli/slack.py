@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from mapfs.cli.terminal import console
 from mapfs.errors import UsageError
 from mapfs.format.totals import WHAT_IF_SIZES
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.status import Status
 
     from mapfs.report.report import Report
@@ -192,20 +192,12 @@ def _show(report: "Report", wanted: Wanted) -> None:
 def _print_tables(report: "Report", wanted: Wanted) -> None:
     from mapfs.report.table import print_section, verdict
 
-    console = _console()
-    fitting = max(_FEWEST_ROWS, console.height - _LINES_AROUND) if console.is_terminal else None
+    screen = console()
+    fitting = max(_FEWEST_ROWS, screen.height - _LINES_AROUND) if screen.is_terminal else None
     for section in _sections(report, wanted, wanted.top or fitting):
-        print_section(console, section, human=not wanted.exact)
-        console.print()
-    console.print(verdict(report), soft_wrap=not console.is_terminal)
-
-
-def _console() -> "Console":
-    """Standard output; what is not a terminal has no width that text should be cut to."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=1 << 16)
+        print_section(screen, section, human=not wanted.exact)
+        screen.print()
+    screen.print(verdict(report), soft_wrap=not screen.is_terminal)
 
 
 def _sections(report: "Report", wanted: Wanted, top: int | None) -> "list[Section]":
@@ -237,9 +229,7 @@ class _Progress:
 
     def __enter__(self) -> Self:
         if sys.stderr.isatty():
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("looking …")
+            self._status = console(stderr=True).status("looking …")
             self._status.start()
         return self
 

@@ -1,27 +1,32 @@
 """Where the commands' output meets a terminal: consoles, and bars that show how far it is.
 
-Colour and movement are for terminals; NO_COLOR (https://no-color.org) turns colour off there, too.
+Colour and movement are for terminals. There NO_COLOR (https://no-color.org) turns colour off, which
+rich looks at by itself.
 """
 
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
+_NO_WIDTH: Final = 1 << 16
 # To be called with how much is done, and of how much if that is known.
 Report = Callable[[int, int | None], None]
 
 
 def console(*, stderr: bool = False) -> "Console":
-    """A console on standard output or standard error; every verb takes its own from here."""
+    """A console on standard output or standard error; every verb takes its own from here.
+
+    What is no terminal has no width that text should be cut to.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, no_color=bool(os.environ.get("NO_COLOR")), highlight=False)
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_NO_WIDTH)
 
 
 @contextlib.contextmanager

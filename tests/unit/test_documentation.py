@@ -1,5 +1,6 @@
 """The documentation says what the code does: tables, options, names and links."""
 
+import inspect
 import re
 import struct
 from collections.abc import Iterator
@@ -436,6 +437,27 @@ def test_arguments_of_manual_page(page):
         for word in re.findall(r"[A-Z]+", argument.make_metavar(click.Context(each)))
     }
     assert wanted <= set(re.findall(r"\*([A-Z]+)\*", section(page, "SYNOPSIS")))
+
+
+@pytest.mark.parametrize("page", MAN_PAGES, ids=lambda page: page.name)
+def test_options_of_synopsis(page):
+    """Each option is in the synopsis, by one of its names, unless that has *OPTION* for them."""
+    synopsis = section(page, "SYNOPSIS")
+    if "*OPTION*" in synopsis:
+        return
+    items = re.findall(r"^- (`-.*?): ", section(page, "OPTIONS"), re.MULTILINE)
+    for item in items:
+        assert quoted(item) & {*quoted(synopsis), "--help"}, item
+
+
+@pytest.mark.parametrize("page", MAN_PAGES, ids=lambda page: page.name)
+def test_help_has_an_example(page):
+    command = commands()[page.name]
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    examples = [each for each in paragraphs if each.startswith("\b")]
+    name = page.name.split(".")[0].replace("-", " ")
+    words = "mount -t fuse.mapfs " if command is mount_helper.command else f"{name} "
+    assert any(words in each for each in examples)
 
 
 def test_mount_options():
