@@ -176,8 +176,6 @@ class _Content:
     def __init__(
         self, fd: int, found: os.stat_result, buffer: memoryview, outcome: Outcome
     ) -> None:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.ESTALE, "became something else while it was read")
         self._fd = fd
         self._buffer = buffer
         self._outcome = outcome
@@ -220,7 +218,7 @@ def _names(fd: int) -> Iterator[str]:
 
 
 def _version(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
 
 
 def _attributes(fd: int, name: str) -> dict[bytes, bytes]:

@@ -1,7 +1,6 @@
 """Copying into a directory of the operating system, a mounted mapfs included."""
 
 import contextlib
-import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping
@@ -15,17 +14,14 @@ from mapfs.transfer.tree import Found, Tree
 
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_UNNAMED_FLAGS: Final = os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC
-# What open(2) says where there is no O_TMPFILE.
-_NO_UNNAMED: Final = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 class DirectoryTree(Tree[int]):
     """A tree under a directory; directories go by descriptor, names by the `…at` calls.
 
-    A file is written without a name (O_TMPFILE) and linked when it is complete. Where there is no
-    O_TMPFILE, and where a name has to be replaced, it has a temporary name, which only a killed
-    process leaves behind.
+    A new file gets its time last: until then it has that of the copy, and differs from the source.
+    One that replaces another has a temporary name until then. After an error neither is left, only
+    a killed process leaves them behind.
     """
 
     def __init__(self, base: str, top: bytes = b"") -> None:
@@ -36,7 +32,6 @@ class DirectoryTree(Tree[int]):
         """
         Path(base).mkdir(parents=True, exist_ok=True)
         self._temporary = f".mapfs-partial-{os.getpid()}"
-        self._has_unnamed = True
         # For each open directory, whether what is made in it begins with an ACL.
         self._hands_down: dict[int, bool] = {}
         super().__init__(os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
@@ -91,41 +86,21 @@ class DirectoryTree(Tree[int]):
     def write(self, directory: int, name: bytes, entry: Entry, *, is_there: bool) -> None:
         """See `Tree.write`."""
         assert entry.open is not None
-        with entry.open() as content, self._new_file(directory) as (fd, temporary):
-            _fill(fd, content, entry.size)
-            if self._hands_down[directory]:
-                _drop_attributes(fd)
-            self._complete(fd, entry, entry.attributes())
-            if temporary is None and not is_there:
-                _link_unnamed(fd, directory, name)
-                return
-            if temporary is None:
-                _link_unnamed(fd, directory, self._free_temporary(directory))
-            os.rename(self._temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
-
-    @contextlib.contextmanager
-    def _new_file(self, directory: int) -> Iterator[tuple[int, str | None]]:
-        """A new file's descriptor, and its temporary name if it has one; removed on an error."""
-        fd, temporary = self._open_new(directory)
-        try:
-            yield fd, temporary
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(self._temporary, dir_fd=directory)
-            raise
-        finally:
-            os.close(fd)
-
-    def _open_new(self, directory: int) -> tuple[int, str | None]:
-        if self._has_unnamed:
+        made: bytes | str = self._free_temporary(directory) if is_there else name
+        with entry.open() as content:
+            fd = os.open(made, _NEW_FLAGS, self.mode_of(entry) & 0o777, dir_fd=directory)
             try:
-                return os.open(".", _UNNAMED_FLAGS, 0o600, dir_fd=directory), None
-            except OSError as error:
-                if error.errno not in _NO_UNNAMED:
-                    raise
-                self._has_unnamed = False
-        name = self._free_temporary(directory)
-        return os.open(name, _NEW_FLAGS, 0o600, dir_fd=directory), name
+                with _closing(fd):  # which may say that there is no space
+                    _fill(fd, content, entry.size)
+                    if self._hands_down[directory]:
+                        _drop_attributes(fd)
+                    self._complete(fd, entry, entry.attributes())
+                if is_there:
+                    os.rename(made, name, src_dir_fd=directory, dst_dir_fd=directory)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(made, dir_fd=directory)
+                raise
 
     def _free_temporary(self, directory: int) -> str:
         """The temporary name, free: a killed process of this number may have left it."""
@@ -175,10 +150,13 @@ class DirectoryTree(Tree[int]):
 
     def _complete(self, fd: int, entry: Entry, attributes: Mapping[bytes, bytes]) -> None:
         """Owner first, which clears set-id bits and capabilities (chown(2)), and times last."""
+        found = os.fstat(fd)
         owner = self.owner_of(entry)
-        if owner is not None:
+        if owner is not None and owner != (found.st_uid, found.st_gid):
             os.fchown(fd, *owner)
-        os.fchmod(fd, self.mode_of(entry))
+            found = os.fstat(fd)
+        if stat.S_IMODE(found.st_mode) != self.mode_of(entry):
+            os.fchmod(fd, self.mode_of(entry))
         self.set_attributes(attributes, lambda name, value: os.setxattr(fd, name, value))
         os.utime(fd, ns=(entry.atime, entry.mtime))
 
@@ -197,6 +175,14 @@ def _hands_down(directory: int) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def _closing(fd: int) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        os.close(fd)
+
+
 def _fill(fd: int, content: Content, size: int) -> None:
     end = 0
     for offset, data in content.pieces():
@@ -206,10 +192,6 @@ def _fill(fd: int, content: Content, size: int) -> None:
             view = view[os.pwrite(fd, view, end - view.nbytes) :]
     if end != size:
         os.ftruncate(fd, size)
-
-
-def _link_unnamed(fd: int, directory: int, name: bytes | str) -> None:
-    os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=directory, follow_symlinks=True)
 
 
 def _found(found: os.stat_result) -> Found:

@@ -1,7 +1,7 @@
 """Copying into a tree of files: what is there and equal is skipped, the rest is replaced.
 
-Nothing that is half written looks finished: a regular file gets its name when all of it is
-there, and a directory its times when everything in it is. Symbolic links are never followed.
+Nothing that is half written looks finished: a regular file gets its name, or its time, when all of
+it is there, and a directory its time when everything in it is. Symbolic links are never followed.
 """
 
 import os
@@ -242,7 +242,7 @@ class Tree(ABC, Generic[Directory]):
 
     @abstractmethod
     def write(self, directory: Directory, name: bytes, entry: Entry, *, is_there: bool) -> None:
-        """Copy a regular file, and give it its name when it is complete; replace what is there."""
+        """Copy a regular file; replace what is there when it is complete."""
 
     @abstractmethod
     def make(self, directory: Directory, name: bytes, entry: Entry, *, is_there: bool) -> None:

@@ -329,22 +329,29 @@ def test_a_default_acl_of_the_target_is_not_handed_down(vault: Vault, tmp_path: 
     assert describe(out)["source/below"]["attributes"] == {}
 
 
-def test_without_o_tmpfile_a_temporary_name_is_used(
-    vault: Vault, tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_failed_write_leaves_no_file(
+    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = os.open
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "file").write_text("x")
+    (source / "other").write_text("x")
+    vault.take(f"{source}/")
+    vault.give(out)
+    (out / "file").write_text("to be replaced")
+    (out / "other").unlink()
 
-    def old(path: str, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
-        if flags & os.O_TMPFILE == os.O_TMPFILE:
-            raise OSError(95, "Operation not supported")
-        return real(path, flags, mode, dir_fd=dir_fd)
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(5, "Input/output error")
 
-    vault.take(f"{tree}/")
-    monkeypatch.setattr(os, "open", old)
-    out = tmp_path / "out"
-    assert not vault.give(out).failures
-    monkeypatch.undo()
-    assert describe(out) == describe(tree)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        failures = vault.give(out).failures
+    assert [failure.path for failure in failures] == ["file", "other"]
+    assert os.listdir(out) == ["file"]
+    assert (out / "file").read_text() == "to be replaced"
+    vault.give(out)
+    assert describe(out) == describe(source)
 
 
 def test_how_far_a_copy_is_ends_at_its_total(vault: Vault, tree: Path, tmp_path: Path) -> None:
