@@ -79,7 +79,7 @@ def _opened(place: "Place", run: "Transfer", exclude: "set[FileId]") -> "Iterato
         from mapfs.transfer.directory import DirectorySource, bytes_in
 
         top = f"{place.directory}/{place.path.lstrip('/')}"
-        run.expect(lambda: bytes_in(Path(top)))
+        run.expect(lambda: bytes_in(Path(top), run.outcome))
         os.lstat(top)
         yield DirectorySource(top, run.outcome, exclude)
         return

@@ -39,19 +39,25 @@ def command(*, sources: tuple[str, ...], target: str, no_unpack: bool, as_json: 
     from mapfs.cli.places import find_place
     from mapfs.cli.transferring import ending, print_summary, transfer
     from mapfs.transfer.copying import copy
-    from mapfs.transfer.directory import bytes_in
 
     if "-" in sources and sys.stdin.isatty():
         raise UsageError("- is a tar archive on standard input, which is a terminal")
     place = find_place(target)
     with transfer("importing") as run:
-        run.expect(
-            lambda: None if "-" in sources else sum(bytes_in(Path(each)) for each in sources)
-        )
+        run.expect(lambda: _total(sources, run.outcome))
         with ending(target), _opened(place) as (tree, exclude):
             for source in _sources(sources, run.outcome, exclude, unpack=not no_unpack):
                 copy(source, tree, run.outcome)
     return print_summary(target, run.outcome, as_json=as_json)
+
+
+def _total(sources: tuple[str, ...], outcome: "Outcome") -> int | None:
+    from mapfs.transfer.archives import STANDARD_STREAM
+    from mapfs.transfer.directory import bytes_in
+
+    if STANDARD_STREAM in sources:
+        return None
+    return sum(bytes_in(Path(each), outcome) for each in sources)
 
 
 @contextlib.contextmanager

@@ -56,5 +56,6 @@ def mount_at(mountpoint: Path) -> Mount | None:
 
 
 def mount_of_store(store: Path) -> Mount | None:
-    """The mount of the store at `store`, if it is mounted."""
-    return next((mount for mount in mapfs_mounts() if mount.source == store.absolute()), None)
+    """The mount of the store at `store`, however that is spelled, if it is mounted."""
+    wanted = store.resolve()
+    return next((mount for mount in mapfs_mounts() if mount.source.resolve() == wanted), None)

@@ -24,13 +24,17 @@ class _Directory(NamedTuple):
     names: Iterator[str]
 
 
-def bytes_in(top: Path) -> int:
-    """The sizes of all files in a file or directory, as far as it can be read: walks the tree."""
+def bytes_in(top: Path, outcome: Outcome) -> int:
+    """The sizes of all files in a file or directory, as far as it can be read: walks the tree.
+
+    It steps the outcome, which may raise to end it.
+    """
     total = 0
     with contextlib.suppress(OSError):
         if not top.is_dir():
             return top.stat().st_size
         for directory, _, names in os.walk(top):
+            outcome.step()
             for name in names:
                 with contextlib.suppress(OSError):
                     found = Path(directory, name).lstat()

@@ -355,7 +355,7 @@ def test_a_failed_write_leaves_no_file(
 
 
 def test_how_far_a_copy_is_ends_at_its_total(vault: Vault, tree: Path, tmp_path: Path) -> None:
-    assert vault.take(f"{tree}/").done == bytes_in(tree)
+    assert vault.take(f"{tree}/").done == bytes_in(tree, Outcome())
     outcome = Outcome()
     with vault.opened(read_only=True) as filesystem:
         source = StoreSource(filesystem, filesystem.resolve(b""), b"", outcome)

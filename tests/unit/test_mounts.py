@@ -62,3 +62,8 @@ def test_mount_of_a_store() -> None:
     assert found is not None
     assert found.mountpoint == Path("/mnt/a")
     assert mount_of_store(Path("/stores/x.mapfs")) is None
+
+
+def test_mount_of_a_store_by_another_spelling(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/stores")
+    assert mount_of_store(tmp_path / "link" / "x" / ".." / "a.mapfs") is not None
