@@ -6,6 +6,7 @@ rich looks at by itself.
 
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -13,8 +14,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
 
+_BETWEEN_UPDATES_SECONDS: Final = 0.1
 _NO_WIDTH: Final = 1 << 16
-# To be called with how much is done, and of how much if that is known.
+# To be called, however often, with how much is done, and of how much if that is known.
 Report = Callable[[int, int | None], None]
 
 
@@ -47,7 +49,15 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Report | None]:
         *columns, console=console(stderr=True), transient=True, redirect_stdout=False
     ) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        shown = 0.0
+
+        def report(done: int, total: int | None) -> None:
+            nonlocal shown
+            if time.monotonic() - shown >= _BETWEEN_UPDATES_SECONDS:
+                shown = time.monotonic()
+                bar.update(task, completed=done, total=total)
+
+        yield report
 
 
 def _byte_columns() -> "tuple[str | ProgressColumn, ...]":

@@ -20,6 +20,8 @@ Segment: TypeAlias = tuple[int, int]
 # What tells a file of the operating system from all others: a device, and an inode there.
 FileId: TypeAlias = tuple[int, int]
 
+# More than any path that can be opened; an archive may have anything.
+_MAX_PATH_BYTES: Final = 65_535
 PIECE_BYTES: Final = 1 << 20
 _VIRTUAL: Final = b"user.mapfs."
 _CAPABILITY: Final = b"security.capability"
@@ -80,6 +82,8 @@ def inside(name: bytes) -> bytes:
     """A member's name as a path of an `Entry`. Raises `EscapeError` if it leads elsewhere."""
     if b"\0" in name:
         raise EscapeError("refused: a NUL in its path")
+    if len(name) > _MAX_PATH_BYTES:
+        raise EscapeError("refused: its path is too long")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
     if name.startswith(b"/"):
         raise EscapeError("refused: an absolute path")

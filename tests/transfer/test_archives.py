@@ -198,6 +198,7 @@ def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tuple[Any, by
         [member("evil", pax_headers={"uid": "99999999999"})],
         [member("evil", type=tarfile.CHRTYPE, devmajor=0o777777)],
         [member("x" * 300, b"x")],
+        [member("d/" * 40_000, b"x")],
     ],
     ids=lambda members: members[0][0].name[:10] + str(members[0][0].type),
 )
