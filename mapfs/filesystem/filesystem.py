@@ -145,7 +145,7 @@ class Filesystem(Durability):
     @logged
     def setattr(self, number: int, changes: Changes) -> Inode:
         """chmod, chown, truncate and utimens in one, as the kernel asks for them."""
-        self.is_time_change = changes.are_times
+        self.is_time_change = changes.are_times and self.logs_calls
         return self._metadata.change(self._inodes.get(number), changes)
 
     def is_orphan(self, number: int) -> bool:
