@@ -15,7 +15,10 @@ from mapfs.transfer.from_store import StoreSource
 from mapfs.transfer.into_directory import DirectoryTree
 from mapfs.transfer.into_store import StoreTree
 from mapfs.transfer.outcome import Outcome
+from tests.property import profiles
 from tests.unit.support import assert_sound, new_bundle
+
+profiles.load()
 
 
 class Vault:

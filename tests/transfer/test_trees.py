@@ -405,7 +405,7 @@ def build(top: bytes, made: object) -> None:
     os.utime(top, ns=(len(top), 10**18 + len(top)))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(made=trees)
 def test_any_tree_comes_out_as_it_went_in(
     made: object, tmp_path_factory: pytest.TempPathFactory
