@@ -56,6 +56,7 @@ def mapfs() -> None:
 
     \b
     mapfs mkfs data.mapfs --size 10G      make a store
+    mapfs import DIR data.mapfs           copy a directory or an archive into it
     mapfs mount data.mapfs mnt            mount it
     getfattr -n user.mapfs.file.slack F   what mapping costs file F
     mapfs umount mnt                      safe on disk when it returns
