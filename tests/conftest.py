@@ -1,13 +1,14 @@
 """Fixtures for tests that mount: a store in a directory of its own, checked when the test ends."""
 
 import os
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.mount.volume import Volume
+from tests.mount.volume import Volume, run
 
 MakeVolume = Callable[..., Volume]
 
@@ -72,3 +73,19 @@ def open_directory() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="mapfs-test-") as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.fixture
+def loop_device(tmp_path: Path) -> Iterator[Path]:
+    """A block device of 64 MiB."""
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    tried = subprocess.run(
+        ["losetup", "--find", "--show", image], check=False, capture_output=True, text=True
+    )
+    if tried.returncode:
+        pytest.skip(f"losetup: {tried.stderr.strip()}")
+    device = Path(tried.stdout.strip())
+    yield device
+    run("losetup", "--detach", device)

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mapfs.cli.mounts import Mount, mount_at
+from mapfs.mounts import Mount, mount_at
 from mapfs.errors import MapfsError, MountError, MountGoneError
 from mapfs.fuse.control import SOCKET_NAME, abstract_name
 from mapfs.fuse.statistics import Snapshot

@@ -63,7 +63,7 @@ def _stores(incomplete: str) -> Iterator[str]:
 
 def _mounts(incomplete: str) -> Iterator[str]:
     """Mount points: by their whole path if that is being written, else as seen from here."""
-    from mapfs.cli.mounts import mapfs_mounts
+    from mapfs.mounts import mapfs_mounts
 
     for mount in mapfs_mounts():
         path = mount.mountpoint

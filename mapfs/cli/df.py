@@ -43,7 +43,7 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
     mapfs df mnt
     mapfs df data.mapfs --json
     """
-    from mapfs.cli.mounts import mapfs_mounts
+    from mapfs.mounts import mapfs_mounts
 
     described, failed = [], False
     for path in paths or tuple(mount.mountpoint for mount in mapfs_mounts()):
@@ -63,7 +63,7 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
 
 def usage(path: Path) -> dict[str, int | str]:
     """The `user.mapfs.fs` values of a mount, or of a store, mounted or not."""
-    from mapfs.cli.mounts import mount_of_store
+    from mapfs.mounts import mount_of_store
 
     mount = mount_of_store(path)
     live = _live_usage(mount.mountpoint if mount else path)

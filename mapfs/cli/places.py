@@ -40,7 +40,7 @@ def find_place(text: str) -> Place:
 
 
 def _place(text: str, base: Path, path: str) -> Place | None:
-    from mapfs.cli.mounts import mount_of_store
+    from mapfs.mounts import mount_of_store
     from mapfs.store.bundle import Bundle
 
     mount = mount_of_store(base)

@@ -24,8 +24,8 @@ def command(*, mountpoint: Path) -> None:
     \b
     mapfs restart mnt
     """
-    from mapfs.cli.mounts import mount_at
     from mapfs.fuse.supervisor import RESTART, reason_against
+    from mapfs.mounts import mount_at
     from mapfs.store.bundle import Bundle
 
     mount = mount_at(mountpoint)

@@ -131,7 +131,7 @@ def command(*, path: Path, **given: Any) -> int:  # noqa: ANN401 (what Wanted ha
 @contextlib.contextmanager
 def _source(path: Path, *, one_filesystem: bool) -> "Iterator[Source]":
     """Where to read: a mount rather than its store."""
-    from mapfs.cli.mounts import mount_of_store
+    from mapfs.mounts import mount_of_store
     from mapfs.report.live import LiveTree
     from mapfs.store.bundle import Bundle
 

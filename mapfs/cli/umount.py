@@ -23,7 +23,7 @@ def command(*, mountpoint: Path) -> None:
     \b
     mapfs umount mnt
     """
-    from mapfs.cli.mounts import mount_at
+    from mapfs.mounts import mount_at
     from mapfs.store.bundle import Bundle
 
     mount = mount_at(mountpoint)

@@ -2,7 +2,7 @@
 
 Values are bare ASCII decimals in bytes or counts, but for the word `fs.state`. `user.mapfs.file`,
 `.dir` and `.fs` give a whole group as `k=v k=v`, with `.json` behind them as JSON. They can only
-be read.
+be read. `file.layout` says where a file is in the store; it is in no group.
 """
 
 import enum
@@ -16,11 +16,15 @@ from mapfs.filesystem.content import Content
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.slack import slack_bytes, what_if
+from mapfs.format.layout import Layout
 from mapfs.format.records import ROOT_INODE, Inode
 from mapfs.format.totals import WHAT_IF_SIZES, Totals
 from mapfs.store.store import Store
 
 PREFIX: Final = b"user.mapfs."
+
+_LAYOUT: Final = PREFIX + b"file.layout"
+_MOST_DIGITS: Final = 20
 
 Values = dict[str, Callable[[], int | str | None]]
 
@@ -46,6 +50,8 @@ class Attributes:
 
     def get(self, inode: Inode, name: bytes) -> bytes:
         """The value of a virtual attribute. Raises `NoAttributeError` for any other name."""
+        if name.startswith(_LAYOUT) and inode.is_file:
+            return self._layout(inode, name.removeprefix(_LAYOUT)).pack()
         group, dot, key = name.removeprefix(PREFIX).decode("utf-8", "replace").partition(".")
         values = self._groups(inode).get(group)
         if values is None or (dot and not key):
@@ -56,6 +62,14 @@ class Attributes:
         if value is None:
             raise NoAttributeError("no such attribute")
         return str(value).encode()
+
+    def _layout(self, inode: Inode, behind: bytes) -> Layout:
+        """Where the file's bytes are, from an offset on if `.OFFSET` is behind the name."""
+        if not behind:
+            return self._content.layout(inode)
+        if behind[:1] != b"." or not behind[1:].isdigit() or len(behind) > _MOST_DIGITS:
+            raise NoAttributeError("no such attribute")
+        return self._content.layout(inode, int(behind[1:]))
 
     def refuse_change(self, inode: Inode, name: bytes) -> None:
         """Raise `ReadOnlyError` for an attribute that exists, `NoAttributeError` for another."""
@@ -148,6 +162,7 @@ class Attributes:
             "limit_bytes": lambda: superblock.limit_pages * page_size,
             "catalog_bytes": lambda: self._store.catalog.size,
             "page_size": lambda: page_size,
+            "leased_bytes": lambda: self._store.allocator.leased_pages * page_size,
             "state": lambda: self._store.condition.value,
         }
 

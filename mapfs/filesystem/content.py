@@ -5,8 +5,10 @@ page or in preallocated ones, may be anything that was once in this file: a cras
 back and leave the bytes. So whatever makes a file longer with a gap zeroes the gap (`_expose`).
 """
 
+import errno
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final, TypeAlias
 
 from mapfs.errors import (
@@ -20,13 +22,15 @@ from mapfs.filesystem.clock import now
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
 from mapfs.format.extent import Extent, pages_for
+from mapfs.format.layout import Layout, Piece
 from mapfs.format.records import MAX_U64, Inode
 from mapfs.store.backing import Backing, Data
-from mapfs.store.machine_pages import MachinePages
 from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
+# Three numbers below 2^63 each, as JSON, in the 64 KiB that an attribute can have (xattr(7)).
+_MOST_PIECES: Final = 900
 _MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -344,10 +348,29 @@ class Content:
         for mapping in self._extents.mappings(number):
             yield mapping.start * self._page_size, mapping.count * self._page_size
 
-    def touches(self, number: int, pages: MachinePages) -> bool:
-        """Whether a file has bytes in some pages of the store file."""
-        stored = self._stored(number)
-        return any(pages.touches(where, length) for where, length in stored)
+    def layout(self, inode: Inode, offset: int = 0) -> Layout:
+        """Where a file's bytes are in the store file, from the page with `offset` on.
+
+        At most 900 extents, so that it fits into an extended attribute. Raises `OSError` (EIO) if
+        bytes of the file are lost: who reads them by himself would not hear of it.
+        """
+        self.require_written(inode.number)
+        size = self._page_size
+        end = pages_for(inode.size, size)
+        mappings = self._extents.mappings(inode.number, offset // size, end)
+        found = [
+            Piece(each.page * size, each.start * size, each.count * size)
+            for each in islice(mappings, _MOST_PIECES + 1)
+        ]
+        more = found[_MOST_PIECES].offset if len(found) > _MOST_PIECES else None
+        pieces = tuple(found[:_MOST_PIECES])
+        return Layout(inode.size, size, self._backing.identity(), pieces, more)
+
+    def require_written(self, number: int) -> None:
+        """Raise `OSError` (EIO) if the disk refused bytes of a file."""
+        lost = self._backing.lost
+        if lost and any(lost.touches(*run) for run in self._stored(number)):
+            raise OSError(errno.EIO, f"inode {number} has bytes that could not be written")
 
     def cold_loader(self, inode: Inode, offset: int, size: int) -> ColdLoader | None:
         """What brings a range into memory, or None if all of it is there."""

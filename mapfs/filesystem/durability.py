@@ -1,6 +1,5 @@
 """Making a filesystem's changes durable: logging each operation, committing, fsync by the log."""
 
-import errno
 import functools
 from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
@@ -102,17 +101,21 @@ class Durability:
         """Whether there is anything that is not yet durable, a commit under way not counted."""
         return self._inodes.changed > 0 or self.store.transaction.is_dirty
 
+    @property
+    def needs_commit(self) -> bool:
+        """Whether a commit has anything to do: changes, or pages that are no longer leased."""
+        return self.is_dirty or self.store.allocator.has_ended_leases
+
     def require_written(self, number: int) -> None:
         """For fsync, after a commit: raise `OSError` (EIO) if bytes of the file are lost."""
-        lost = self.store.backing.lost
-        if lost and self._content.touches(number, lost):
-            raise OSError(errno.EIO, f"inode {number} has bytes that could not be written")
+        self._content.require_written(number)
 
     @property
     def reclaimable(self) -> bool:
         """Whether a commit would make room: worth a try before giving up with ENOSPC."""
         is_tight = self.store.catalog.is_tight and self.is_dirty
-        return self.store.allocator.pending_pages > 0 or is_tight
+        allocator = self.store.allocator
+        return allocator.pending_pages > 0 or allocator.has_ended_leases or is_tight
 
     def flush(self) -> None:
         """Bring the tables, totals included, up to date in memory: for fsck and tests."""

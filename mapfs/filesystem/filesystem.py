@@ -27,6 +27,7 @@ from mapfs.filesystem.inode import CacheUse, InodeTable
 from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
 from mapfs.filesystem.namespace import Namespace
 from mapfs.filesystem.xattr import XattrTable
+from mapfs.format.layout import Layout, joined_layouts
 from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
 from mapfs.store.backing import Data
 from mapfs.store.store import Store
@@ -278,6 +279,14 @@ class Filesystem(Durability):
     def store_runs(self, number: int, offset: int, size: int) -> list[tuple[int, int]]:
         """The bytes of a range that are in the store, as (store offset, length): for readahead."""
         return self._content.store_runs(self._inodes.get(number), offset, size)
+
+    def layout(self, number: int) -> Layout:
+        """Where a regular file is in the store file. Raises `OSError` (EIO) if bytes are lost."""
+        inode = require_file(self._inodes.get(number))
+        parts = [self._content.layout(inode)]
+        while (behind := parts[-1].next) is not None:
+            parts.append(self._content.layout(inode, behind))
+        return joined_layouts(parts)
 
     @property
     def recycled(self) -> int:

@@ -68,6 +68,23 @@ def joined(extents: Iterable[Extent]) -> Iterator[Extent]:
         yield Extent(start, end - start)
 
 
+def without(extents: Iterable[Extent], taken: Iterable[Extent]) -> Iterator[Extent]:
+    """The pages of `extents` that are in none of `taken`; both ascending, without overlaps."""
+    rest = iter(taken)
+    hole = next(rest, None)
+    for extent in extents:
+        start = extent.start
+        while hole is not None and hole.start < extent.end:
+            if hole.start > start:
+                yield Extent(start, hole.start - start)
+            start = max(start, hole.end)
+            if hole.end > extent.end:
+                break
+            hole = next(rest, None)
+        if start < extent.end:
+            yield Extent(start, extent.end - start)
+
+
 def is_page_size(size: int) -> bool:
     """Whether a store may have pages of `size` bytes: a power of two from 4 KiB to 2 MiB."""
     return MIN_PAGE_SIZE <= size <= MAX_PAGE_SIZE and size & (size - 1) == 0

@@ -55,7 +55,7 @@ class Committer:
         """Commit what was changed before the call, also if it is durable by the log already."""
         begun = self._begun
         async with self._turn:
-            if self._committed <= begun and self._filesystem.is_dirty:
+            if self._committed <= begun and self._filesystem.needs_commit:
                 await self._commit()
 
     def begin_log_sync(self, *, data_only: bool = False) -> LogSync | None:

@@ -7,16 +7,17 @@ A page is, besides the superblock's, in exactly one of four places:
   system call serves many small allocations and files that grow side by side stay contiguous;
 - just freed, until the commit that frees it is durable.
 Pages of the last two kinds are in table PENDING at every commit; opening a store makes them free.
+Freed pages that some process has mapped (`store/leases.py`) stay there until it lets go of them.
 """
 
 import contextlib
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from mapfs.errors import DamagedStoreError, NoSpaceError
-from mapfs.format.extent import Extent, joined
+from mapfs.format.extent import Extent, joined, without
 from mapfs.format.frames import Kind
 from mapfs.format.records import (
     MAX_U64,
@@ -32,7 +33,7 @@ from mapfs.format.records import (
 )
 from mapfs.format.superblock import Superblock
 from mapfs.store.backing import Backing
-from mapfs.store.transaction import Transaction
+from mapfs.store.transaction import Transaction, leased_pages
 
 _FIRST_RUN_BYTES: Final = 4 << 20
 _LARGEST_RUN_BYTES: Final = 128 << 20
@@ -70,6 +71,7 @@ class Allocator:
         self._runs: dict[int, _Run] = {}
         self._moved: dict[int, _Run] = {}
         self._next_run = 1
+        self._leased: list[Extent] = []
         self.pending_pages = 0
         self.releases = 0
 
@@ -128,14 +130,45 @@ class Allocator:
         self._state.allocated_pages -= extent.count
         self._set_aside(extent)
 
-    def release(self, extents: list[Extent]) -> None:
-        """Make extents free that were set aside; the commit that did so is durable."""
+    def release(self, extents: list[Extent], leased: Sequence[Extent] = ()) -> None:
+        """Make extents free that were set aside; the commit that did so is durable.
+
+        The pages among them that are `leased` stay pending until they no longer are.
+        """
         self.releases += bool(extents)
         for extent in extents:
             self._transaction.delete(Table.PENDING, id_key(extent.start))
             self.pending_pages -= extent.count
-        for extent in joined(extents):
+        for extent in leased:
+            self._transaction.put(Table.PENDING, id_key(extent.start), pack_count(extent.count))
+        self._leased.extend(leased)
+        for extent in without(joined(extents), leased):
             self._insert(extent)
+
+    @property
+    def leased_pages(self) -> int:
+        """Free pages that stay as they are because somebody has mapped them."""
+        return sum(extent.count for extent in self._leased)
+
+    @property
+    def has_ended_leases(self) -> bool:
+        """Whether a commit would make pages free that were leased."""
+        return any(map(self._is_ended, self._leased))
+
+    def _is_ended(self, extent: Extent) -> bool:
+        """Whether not all of an extent is leased any more."""
+        leased = leased_pages(self._backing, [extent], self._page_size)
+        return sum(part.count for part in leased) < extent.count
+
+    def _retry_leased(self) -> None:
+        """Let the next commit look again at pages whose lease has ended."""
+        leased, self._leased = self._leased, []
+        for extent in leased:
+            if self._is_ended(extent):
+                self._transaction.freed(extent)
+                self.pending_pages += extent.count
+            else:
+                self._leased.append(extent)
 
     def recover(self) -> None:
         """After opening: whatever a crash left pending becomes free with the next commit."""
@@ -168,8 +201,9 @@ class Allocator:
     def settle(self, *, closing: bool = False) -> None:
         """Before a commit is frozen: record the runs, and give up those that nobody used.
 
-        With `closing` all are given up.
+        With `closing` all are given up. Pages whose lease has ended become free with the commit.
         """
+        self._retry_leased()
         for run in list(self._runs.values()):
             if closing or not run.used:
                 self._give_up(run)

@@ -1,13 +1,15 @@
 """Where a store's bytes are: the `Backing` protocol, and one in memory for tests.
 
 Offsets and lengths are bytes. Only the thread that owns the filesystem calls these methods, except
-`sync`, `punch`, `load`, `fetch` and `advise`, which a worker thread may call at the same time.
+`sync`, `punch`, `leased`, `load`, `fetch` and `advise`, which a worker thread may call at the same
+time.
 """
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
-from mapfs.store.machine_pages import MachinePages
+from mapfs.format.layout import StoreIdentity
+from mapfs.store.machine_pages import MachinePages, Run
 from mapfs.store.syscalls import CacheStatistics
 
 Data: TypeAlias = bytes | bytearray | memoryview
@@ -53,6 +55,15 @@ class Backing(Protocol):
 
     def punch(self, offset: int, length: int) -> None:
         """Give the blocks of free pages back to the host, where it can take them."""
+
+    def leased(self, offset: int, length: int) -> list[Run]:
+        """The parts of a range that processes have mapped by themselves (`store/leases.py`).
+
+        Their bytes must stay as long as that lasts, whoever they belonged to.
+        """
+
+    def identity(self) -> StoreIdentity:
+        """Which file this is, for others to find the same one."""
 
     def sync(self) -> None:
         """Return when what was written before is on stable storage (fdatasync(2)), or `lost`.
@@ -121,6 +132,15 @@ class MemoryBacking:
     def punch(self, offset: int, length: int) -> None:
         """See `Backing.punch`."""
         self._bytes[offset : offset + length] = bytes(length)
+
+    def leased(self, offset: int, length: int) -> list[Run]:
+        """See `Backing.leased`."""
+        del offset, length
+        return []
+
+    def identity(self) -> StoreIdentity:
+        """See `Backing.identity`."""
+        return StoreIdentity(0, 0)
 
     def sync(self) -> None:
         """See `Backing.sync`."""

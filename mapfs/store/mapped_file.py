@@ -14,8 +14,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from mapfs.format.extent import split_at
+from mapfs.format.layout import StoreIdentity
 from mapfs.store.backing import Data
-from mapfs.store.machine_pages import PAGE_BYTES, MachinePages
+from mapfs.store.leases import leased
+from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
 from mapfs.store.synced_file import SyncedFile
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
@@ -149,6 +151,17 @@ class MappedFile:
                 raise
         self._file.emptied(offset, length)
 
+    def leased(self, offset: int, length: int) -> list[Run]:
+        """See `Backing.leased`. Where the host cannot lock, nobody could lease anything."""
+        try:
+            return leased(self._fd, offset, length)
+        except OSError:
+            return []
+
+    def identity(self) -> StoreIdentity:
+        """See `Backing.identity`."""
+        return identity_of(self._fd)
+
     def inherit(self) -> None:
         """See `Backing.inherit`."""
         self._file.inherit()
@@ -223,6 +236,14 @@ class MappedFile:
         self._windows.clear()
         self._writeback.close()
         os.close(self._fd)
+
+
+def identity_of(fd: int) -> StoreIdentity:
+    """Which store file is open as `fd`."""
+    found = os.fstat(fd)
+    if stat.S_ISBLK(found.st_mode):
+        return StoreIdentity(found.st_rdev, 0)
+    return StoreIdentity(found.st_dev, found.st_ino)
 
 
 def window_size(address_space: int | None) -> int:

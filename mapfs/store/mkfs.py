@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mapfs.errors import StoreError, StoreExistsError, UsageError
+from mapfs.errors import StoreError, StoreExistsError, StoreInUseError, UsageError
 from mapfs.format.extent import MAX_PAGE_SIZE, MIN_PAGE_SIZE, Extent, is_page_size, pages_for
 from mapfs.format.records import (
     FIRST_ID,
@@ -26,10 +26,12 @@ from mapfs.format.records import (
 from mapfs.format.superblock import COPY_OFFSETS, HEADER_BYTES, Superblock
 from mapfs.store.bundle import Bundle, is_storage, lock_file
 from mapfs.store.catalog import Catalog
+from mapfs.store.leases import leased
 from mapfs.store.log import IntentLog
 
 _FIRST_STORE_BYTES: Final = 64 << 20
 _LEAST_DATA_PAGES: Final = 16
+_MOST_BYTES: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,8 @@ def _refuse_to_overwrite(bundle: Bundle, backing: Path | None, *, force: bool) -
             raise StoreExistsError(f"{bundle.path} exists (overwrite a store with --force)")
         if not bundle.is_complete:
             raise StoreExistsError(f"{bundle.path} exists and is not a mapfs store: not touched")
+    if backing is not None and _is_mapped(backing):
+        raise StoreInUseError(f"{backing} is mapped by a process")
     if backing is not None and _has_content(backing) and not force:
         raise StoreExistsError(f"{backing} is not empty (overwrite it with --force)")
 
@@ -108,6 +112,14 @@ def _has_content(path: Path) -> bool:
             return any(file.read(1 << 20))
     except FileNotFoundError:
         return False
+
+
+def _is_mapped(path: Path) -> bool:
+    """Whether a file or device has pages that somebody leased: a mapping of them would break."""
+    if not path.exists() or not is_storage(path):
+        return False
+    with path.open("rb") as file:
+        return bool(leased(file.fileno(), 0, _MOST_BYTES))
 
 
 def _make_directory(bundle: Bundle, undo: ExitStack) -> None:

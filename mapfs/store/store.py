@@ -257,7 +257,7 @@ class Store:
         self._noted_lost = self._commit.lost
         if self.log is not None:
             self.log.mark_failed(failed=False)
-        self.allocator.release(freed)
+        self.allocator.release(freed, self._commit.leased)
 
     def abort(self) -> None:
         """The commit's `write` raised: its changes join those of the next commit."""

@@ -1,4 +1,4 @@
-"""Linux system calls that Python's `os` lacks, like fallocate(2) and cachestat(2).
+"""Linux system calls that Python's `os` and `mmap` lack, like fallocate(2) and cachestat(2).
 
 Every function raises `OSError` with the call's errno, and releases the GIL while it runs.
 """
@@ -15,7 +15,11 @@ FALLOC_FL_ZERO_RANGE: Final = 0x10
 _SYNC_FILE_RANGE_WRITE: Final = 0x02
 _SYS_CACHESTAT: Final = 451  # the same on every architecture (Linux 6.5)
 _PROT_READ: Final = 1
+_PROT_WRITE: Final = 2
 _MAP_SHARED: Final = 1
+_MAP_PRIVATE: Final = 2
+_MAP_FIXED: Final = 0x10
+_MAP_ANONYMOUS: Final = 0x20
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -84,6 +88,49 @@ def sync_file_range(fd: int, offset: int, length: int) -> None:
 def syncfs(fd: int) -> None:
     """syncfs(2): write back everything dirty on the filesystem that holds `fd`."""
     _check(_libc.syncfs(fd))
+
+
+def map_fixed(address: int, length: int, fd: int, offset: int, *, writable: bool) -> None:
+    """mmap(2) with MAP_SHARED and MAP_FIXED: put a part of a file at an address, which is yours."""
+    protection = _PROT_READ | (_PROT_WRITE if writable else 0)
+    placed = _libc.mmap(address, length, protection, _MAP_SHARED | _MAP_FIXED, fd, offset)
+    if placed == _MAP_FAILED:
+        _check(-1)
+
+
+def map_zeros(address: int, length: int) -> None:
+    """mmap(2) with MAP_ANONYMOUS and MAP_FIXED: zeros that can only be read, at your address."""
+    flags = _MAP_PRIVATE | _MAP_FIXED | _MAP_ANONYMOUS
+    if _libc.mmap(address, length, _PROT_READ, flags, -1, 0) == _MAP_FAILED:
+        _check(-1)
+
+
+class _Buffer(ctypes.Structure):
+    """`Py_buffer`, which is part of Python's stable interface."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.py_object),
+        ("len", ctypes.c_ssize_t),
+        ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int),
+        ("ndim", ctypes.c_int),
+        ("format", ctypes.c_char_p),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
+        ("suboffsets", ctypes.c_void_p),
+        ("internal", ctypes.c_void_p),
+    )
+
+
+def address_of(exporter: object) -> int:
+    """Where in memory the bytes of an object are that supports the buffer protocol."""
+    buffer = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(exporter), ctypes.byref(buffer), 0)
+    try:
+        return int(buffer.buf)
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(buffer))
 
 
 class PageCache:

@@ -6,10 +6,10 @@ order in which a commit reaches the disk is written here and nowhere else: `Comm
 
 import contextlib
 import heapq
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from mapfs.format.extent import Extent, joined
+from mapfs.format.extent import Extent, joined, pages_for, without
 from mapfs.format.frames import Change
 from mapfs.format.records import META_LOST, Table, pack_lost
 from mapfs.store.backing import Backing
@@ -31,8 +31,9 @@ class Commit:
         self, generation: Generation, backing: Backing, catalog: Catalog, page_size: int
     ) -> None:
         self.generation = generation
-        # Once `write` returned: what it noted in the catalog.
+        # Once `write` returned: what it noted in the catalog, and which freed pages must stay.
         self.lost = backing.lost
+        self.leased: list[Extent] = []
         self._backing = backing
         self._catalog = catalog
         self._page_size = page_size
@@ -48,7 +49,10 @@ class Commit:
         self._backing.sync()
         if any(self.generation.tables):
             self._catalog.apply(self._with_lost())
-        for extent in joined(self.generation.freed):
+        freed = list(joined(self.generation.freed))
+        # No file has these pages any more, so nobody can come to lease them from here on.
+        self.leased = leased_pages(self._backing, freed, self._page_size)
+        for extent in without(freed, self.leased):
             # Durable by now: a host that cannot take the blocks back does not undo the commit,
             # and `Backing.prepare` zeroes them before they are used again.
             with contextlib.suppress(OSError):
@@ -61,6 +65,20 @@ class Commit:
         lost = pack_lost(self.lost.runs())
         tables[Table.META] = {**tables[Table.META], META_LOST: lost or None}
         return tables
+
+
+def leased_pages(backing: Backing, extents: Sequence[Extent], page_size: int) -> list[Extent]:
+    """The pages of `extents`, which ascend, that somebody has leased."""
+    if not extents:
+        return []
+    start, end = extents[0].start * page_size, extents[-1].end * page_size
+    if not backing.leased(start, end - start):  # the usual case costs one system call
+        return []
+    return [
+        Extent(offset // page_size, pages_for(offset + length, page_size) - offset // page_size)
+        for extent in extents
+        for offset, length in backing.leased(extent.start * page_size, extent.count * page_size)
+    ]
 
 
 class LogSync:

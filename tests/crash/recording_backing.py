@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable
 
+from mapfs.format.layout import StoreIdentity
 from mapfs.store.backing import Backing, Data
-from mapfs.store.machine_pages import MachinePages
+from mapfs.store.machine_pages import MachinePages, Run
 from mapfs.store.syscalls import CacheStatistics
 from tests.crash.journal import STORE, Journal, Kind
 
@@ -46,6 +47,12 @@ class RecordingBacking:
             self._journal.append(Kind.WRITE, STORE, offset, data=found)
         else:
             self._journal.append(Kind.ZERO, STORE, offset, length)
+
+    def leased(self, offset: int, length: int) -> list[Run]:
+        return self._inner.leased(offset, length)
+
+    def identity(self) -> StoreIdentity:
+        return self._inner.identity()
 
     def sync(self) -> None:
         self._journal.append(Kind.SYNC, STORE)

@@ -551,22 +551,6 @@ def test_a_full_filesystem_is_enospc_and_works_again_after_rm(make_volume: MakeV
     assert (volume.mnt / "fits").read_bytes() == bytes(8 << 20)
 
 
-@pytest.fixture
-def loop_device(tmp_path: Path) -> Iterator[Path]:
-    """A block device of 64 MiB."""
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    tried = subprocess.run(
-        ["losetup", "--find", "--show", image], check=False, capture_output=True, text=True
-    )
-    if tried.returncode:
-        pytest.skip(f"losetup: {tried.stderr.strip()}")
-    device = Path(tried.stdout.strip())
-    yield device
-    run("losetup", "--detach", device)
-
-
 @pytest.mark.root
 def test_a_store_may_lie_on_a_block_device(loop_device: Path, make_volume: MakeVolume) -> None:
     volume = make_volume()

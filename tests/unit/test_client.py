@@ -11,7 +11,7 @@ import pytest
 
 from mapfs.cli import client as module
 from mapfs.cli.client import ControlClient
-from mapfs.cli.mounts import Mount
+from mapfs.mounts import Mount
 from mapfs.errors import MapfsError, MountError, MountGoneError
 from mapfs.fuse.control import abstract_name
 

@@ -1,10 +1,11 @@
 """Finding mounts in mountinfo."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from mapfs.cli.mounts import Mount, mapfs_mounts, mount_at, mount_of_store
+from mapfs.mounts import Mount, mapfs_mounts, mount_at, mount_of_device, mount_of_store
 
 MOUNTINFO = b"""\
 22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -67,3 +68,10 @@ def test_mount_of_a_store() -> None:
 def test_mount_of_a_store_by_another_spelling(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/stores")
     assert mount_of_store(tmp_path / "link" / "x" / ".." / "a.mapfs") is not None
+
+
+def test_mount_of_a_device() -> None:
+    found = mount_of_device(os.makedev(0, 52))
+    assert found is not None
+    assert found.source == Path("/stores/b b.mapfs")
+    assert mount_of_device(os.makedev(0, 51)) is None

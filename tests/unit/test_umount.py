@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mapfs.cli import mapfs, mounts, run, umount
-from mapfs.cli.mounts import Mount
+from mapfs.mounts import Mount
 from mapfs.errors import BusyMountError
 from mapfs.fuse import device
 

@@ -7,6 +7,7 @@ is interrupted can be started again. Pages of data are never written.
 
 from collections.abc import Iterator
 
+from mapfs.errors import StoreInUseError
 from mapfs.filesystem.check import Check
 from mapfs.filesystem.repair.inodes import repair_attributes, repair_inodes, repair_orphans
 from mapfs.filesystem.repair.names import repair_names
@@ -20,8 +21,11 @@ def repair(store: Store) -> Iterator[str]:
     """Repair a store that nobody else uses; yields a sentence before each change.
 
     Commits in batches. A store without findings is not touched. Raises `MapfsError` or `OSError`
-    if a commit fails; what was committed before stays.
+    if a commit fails; what was committed before stays. Raises `StoreInUseError` while a process
+    has files of the store mapped: pages that it sees may be given to other files.
     """
+    if store.backing.leased(0, store.state.store_pages * store.page_size):
+        raise StoreInUseError("a process has files of the store mapped")
     if next(Check(store).findings(), None) is None:
         return
     tables = RepairTables(store)

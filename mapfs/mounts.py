@@ -59,3 +59,8 @@ def mount_of_store(store: Path) -> Mount | None:
     """The mount of the store at `store`, however that is spelled, if it is mounted."""
     wanted = store.resolve()
     return next((mount for mount in mapfs_mounts() if mount.source.resolve() == wanted), None)
+
+
+def mount_of_device(device: int) -> Mount | None:
+    """The mount of which stat(2) says this `st_dev`, if it is one of mapfs."""
+    return next((mount for mount in mapfs_mounts() if mount.device == device), None)
