@@ -170,6 +170,12 @@ class NotPermittedError(MapfsError):
     errno = _errno.EPERM
 
 
+class PinLimitError(MapfsError):
+    """More would be pinned in memory than the daemon may lock (RLIMIT_MEMLOCK)."""
+
+    errno = _errno.ENOMEM
+
+
 class NotSupportedError(MapfsError):
     """A mode or flag that mapfs does not implement."""
 

@@ -20,6 +20,7 @@ _VERBS: Final = (
     "top",
     "trace",
     "stat",
+    "advise",
     "df",
     "slack",
     "fsck",

@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final, TypeAlias
+from typing import Final
 
 from mapfs.errors import (
     FileTooBigError,
@@ -18,49 +18,35 @@ from mapfs.errors import (
     MapfsError,
     NoSuchOffsetError,
 )
+from mapfs.filesystem.advice import Advisor
 from mapfs.filesystem.clock import now
+from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
 from mapfs.format.extent import Extent, pages_for
 from mapfs.format.layout import Layout, Piece
-from mapfs.format.records import MAX_U64, Inode
-from mapfs.store.backing import Backing, Data
+from mapfs.format.records import MAX_U64, Advice, Inode
+from mapfs.store.backing import Data
+from mapfs.store.machine_pages import Run
 from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
+# What is brought in ahead of who reads in order and said so.
+_BEHIND_BYTES: Final = 16 << 20
 # Three numbers below 2^63 each, as JSON, in the 64 KiB that an attribute can have (xattr(7)).
 _MOST_PIECES: Final = 900
 _MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
-# Bytes of the store: offset and length.
-Run: TypeAlias = tuple[int, int]
-
-
-class ColdLoader:
-    """Brings bytes of the store into memory; to be called in a worker thread.
-
-    A page fault on a cold page would stop every thread of the daemon, and an I/O error under it
-    would be a signal. This waits outside the interpreter's lock, and raises `OSError`.
-    `run` is where the bytes are, if all that was asked for is in one piece.
-    """
-
-    def __init__(self, backing: Backing, cold: list[Run], *, is_whole: bool) -> None:
-        self._backing = backing
-        self._cold = cold
-        self.run = cold[0] if is_whole else None
-
-    def __call__(self) -> None:
-        for offset, length in self._cold:
-            self._backing.load(offset, length)
-
-
 class Content:
     """The bytes of regular files."""
 
-    def __init__(self, store: Store, inodes: InodeTable, extents: ExtentMap) -> None:
+    def __init__(
+        self, store: Store, inodes: InodeTable, extents: ExtentMap, advisor: Advisor
+    ) -> None:
         self._store = store
+        self._advisor = advisor
         self._backing = store.backing
         self._page_size = store.page_size
         self._inodes = inodes
@@ -170,6 +156,7 @@ class Content:
             inode.what_ifs = None
             inode.extents += self._extents.insert(inode.number, page, extent)
             inode.pages += extent.count
+        self._advisor.grown(inode)
         return len(taken)
 
     def _holes(self, inode: Inode, first: int, end: int) -> list[tuple[int, int]]:
@@ -256,6 +243,7 @@ class Content:
         inode.extents -= fewer
         for extent in removed:
             inode.pages -= extent.count
+            self._advisor.shrunk(inode, extent)
             self._store.allocator.free(extent)
 
     def allocate(self, inode: Inode, offset: int, length: int, *, keep_size: bool) -> None:
@@ -383,7 +371,25 @@ class Content:
             for where, length in runs
             if where is not None and not self._is_cached(where, length)
         ]
+        if inode.advice is not Advice.NORMAL:
+            return self._advised_loader(inode, end, cold, is_whole=len(runs) == 1)
         return ColdLoader(self._backing, cold, is_whole=len(runs) == 1) if cold else None
+
+    def _advised_loader(
+        self, inode: Inode, end: int, cold: list[Run], *, is_whole: bool
+    ) -> ColdLoader | None:
+        """What `cold_loader` gives for a file that has an advice."""
+        must_take_up = self._advisor.must_take_up(inode)
+        if not cold and not must_take_up:
+            return None
+        ahead = inode.advice is not Advice.RANDOM
+        has_more = must_take_up or inode.advice is Advice.PIN
+        loader = ColdLoader(self._backing, cold, is_whole=is_whole and not has_more, ahead=ahead)
+        if must_take_up:
+            loader.first = self._advisor.take_up(inode)
+        if inode.advice is Advice.SEQUENTIAL:
+            loader.behind = self.store_runs(inode, end, _BEHIND_BYTES)
+        return loader
 
     def store_runs(self, inode: Inode, offset: int, size: int) -> list[Run]:
         """The bytes of a range that are in the store, as (store offset, length)."""

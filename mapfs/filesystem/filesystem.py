@@ -7,9 +7,10 @@ errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
 """
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
 from mapfs.errors import (
     InvalidArgumentError,
@@ -17,9 +18,11 @@ from mapfs.errors import (
     NotSupportedError,
 )
 from mapfs.filesystem import acl
+from mapfs.filesystem.advice import ADVICE, Advisor, is_advisable
 from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
 from mapfs.filesystem.caller import Caller
-from mapfs.filesystem.content import ColdLoader, Content, require_file
+from mapfs.filesystem.cold_loader import ColdLoader
+from mapfs.filesystem.content import Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.durability import Durability, logged
 from mapfs.filesystem.extents import ExtentMap
@@ -28,7 +31,7 @@ from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
 from mapfs.filesystem.namespace import Namespace
 from mapfs.filesystem.xattr import XattrTable
 from mapfs.format.layout import Layout, joined_layouts
-from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
+from mapfs.format.records import ROOT_INODE, Advice, Inode, Listed, Table, id_key, id_of
 from mapfs.store.backing import Data
 from mapfs.store.store import Store
 from mapfs.store.syscalls import (
@@ -39,6 +42,8 @@ from mapfs.store.syscalls import (
 
 __all__ = ["AccessTimes", "Caller", "Changes", "Filesystem", "Listing", "Statistics"]
 
+# What mknod(2) makes; no type stands for a regular file.
+_NODES: Final = {0, stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK}
 # Directory cookies of the two entries that every listing starts with.
 _DOT, _DOT_DOT = 1, 2
 
@@ -74,7 +79,8 @@ class Filesystem(Durability):
         self._listing = listing
         self._extents = ExtentMap(store.transaction, store.allocator.holds)
         self._inodes = InodeTable(store, self._extents)
-        self._content = Content(store, self._inodes, self._extents)
+        self._advisor = Advisor(store, self._inodes, self._extents)
+        self._content = Content(store, self._inodes, self._extents, self._advisor)
         self._directories = DirectoryTable(store, self._inodes)
         self._xattrs = XattrTable(store, self._inodes)
         times = AccessTimes.NONE if store.read_only else access_times
@@ -169,7 +175,7 @@ class Filesystem(Durability):
         self, parent: int, name: bytes, mode: int, caller: Caller, *, rdev: int = 0
     ) -> Inode:
         """A new regular file, FIFO, socket or device node, by the type bits of `mode`."""
-        if stat.S_IFMT(mode) in (stat.S_IFDIR, stat.S_IFLNK):
+        if stat.S_IFMT(mode) not in _NODES:
             raise InvalidArgumentError("not a type that mknod makes")
         self.store.require_room()
         mode = mode if stat.S_IFMT(mode) else mode | stat.S_IFREG
@@ -335,30 +341,54 @@ class Filesystem(Durability):
     def getxattr(self, number: int, name: bytes) -> bytes:
         """The value of an attribute, `user.mapfs.*` included. Raises `NoAttributeError`."""
         inode = self._inodes.get(number)
+        if name == ADVICE and is_advisable(inode):
+            return self._advisor.get(inode)
         if name.startswith(PREFIX):
             return self._attributes.get(inode, name)
         return self._xattrs.get(inode, name)
 
     @logged
     def setxattr(
-        self, number: int, name: bytes, value: bytes, flags: int = 0, *, keep_setgid: bool = True
+        self,
+        number: int,
+        name: bytes,
+        value: bytes,
+        flags: int = 0,
+        *,
+        keep_setgid: bool = True,
+        caller: Caller | None = None,
     ) -> None:
         """Set an attribute; `flags` are XATTR_CREATE or XATTR_REPLACE.
 
-        `keep_setgid` False is for an ACL set by somebody outside the file's group.
+        `keep_setgid` False is for an ACL set by somebody outside the file's group. Advice depends
+        on who gives it; call what `advice_work` returns behind it.
         """
         self.store.require_room()
         inode = self._inodes.get(number)
+        if name == ADVICE and is_advisable(inode):
+            self._advisor.set(inode, value, flags, caller)
+            return
         if name.startswith(PREFIX):
             self._attributes.refuse_change(inode, name)
         self._xattrs.set(inode, name, value, flags)
         if name == acl.ACCESS and not keep_setgid:
             inode.mode &= ~stat.S_ISGID
 
+    def advice_work(self, number: int) -> Callable[[], None] | None:
+        """What a worker thread should call once an advice was set, or None. Raises `OSError`."""
+        return self._advisor.work(self._inodes.get(number))
+
+    def advice(self, number: int) -> Advice:
+        """How a file will be used, for who reads ahead."""
+        return self._inodes.get(number).advice
+
     @logged
     def removexattr(self, number: int, name: bytes) -> None:
-        """Remove an attribute. Raises `NoAttributeError`."""
+        """Remove an attribute. Raises `NoAttributeError`. Without an advice it is `normal`."""
         inode = self._inodes.get(number)
+        if name == ADVICE and is_advisable(inode):
+            self._advisor.set(inode, b"normal", 0, None)
+            return
         if name.startswith(PREFIX):
             self._attributes.refuse_change(inode, name)
         self._xattrs.remove(inode, name)
@@ -375,6 +405,7 @@ class Filesystem(Durability):
         at_root = self._listing is Listing.ROOT_ONLY and number == ROOT_INODE
         if at_root or self._listing is Listing.ALWAYS:
             names.extend(self._attributes.names(inode))
+            names.extend([ADVICE] if is_advisable(inode) else [])
         return names
 
     # The whole

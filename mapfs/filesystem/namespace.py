@@ -99,6 +99,8 @@ class Namespace:
         if directory.mode & stat.S_ISGID:  # a setgid directory hands down its group
             inode.gid = directory.gid
             inode.mode |= stat.S_ISGID if inode.is_directory else 0
+        if inode.is_file or inode.is_directory:
+            inode.advice = directory.advice
         inode.atime = inode.mtime = inode.ctime = inode.btime = now()
         self._inodes.add(inode)
         self._xattrs.inherit(directory, inode, caller.umask)

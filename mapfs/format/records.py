@@ -54,6 +54,24 @@ _INODE = struct.Struct("<6I5Q4q2Q")
 FIXED_BYTES: Final = _INODE.size
 # In `Inode.flags`: without it there is nothing to look for in XATTRS.
 HAS_ATTRIBUTES: Final = 1
+# The bits of `Inode.flags` that hold its advice.
+_ADVICE_SHIFT: Final = 8
+_ADVICE_MASK: Final = 0xFF << _ADVICE_SHIFT
+
+
+class Advice(enum.IntEnum):
+    """How a file will be used, as `user.mapfs.advice` says it."""
+
+    NORMAL = 0
+    SEQUENTIAL = 1
+    RANDOM = 2
+    WILLNEED = 3
+    DONTNEED = 4
+    HUGEPAGE = 5
+    PIN = 6
+
+
+_ADVICE: Final = {int(advice): advice for advice in Advice}
 
 
 _NO_TOTALS: Final = Totals()
@@ -259,7 +277,7 @@ class Inode:
     entries for a directory. `pages` counts the allocated pages and `extents` their runs,
     `prealloc` the pages behind the one that holds the last byte, `tail` that page's unused bytes
     if it is allocated.
-    `flags` is 0 or `HAS_ATTRIBUTES`, which stays when the last attribute goes.
+    `flags` has `HAS_ATTRIBUTES`, which stays when the last attribute goes, and the advice.
     `parent` and `cookie` name the inode's home entry: the name under which it is counted.
     `own` and `tree` are a directory's totals (itself; with everything below).
     `what_ifs` is not stored: the file's slack at the sizes of `WHAT_IF_SIZES`, while it is known.
@@ -307,6 +325,16 @@ class Inode:
     def is_symlink(self) -> bool:
         """Whether it is a symbolic link."""
         return self.mode & 0o170000 == stat.S_IFLNK
+
+    @property
+    def advice(self) -> Advice:
+        """How it will be used; what a later version wrote is NORMAL here."""
+        value = (self.flags & _ADVICE_MASK) >> _ADVICE_SHIFT
+        return _ADVICE.get(value, Advice.NORMAL)
+
+    @advice.setter
+    def advice(self, advice: Advice) -> None:
+        self.flags = self.flags & ~_ADVICE_MASK | advice << _ADVICE_SHIFT
 
     def pack(self) -> bytes:
         """The value of INODES; the number is the key.

@@ -33,6 +33,7 @@ from pyfuse3 import (
 )
 
 from mapfs.errors import MapfsError, NoSpaceError
+from mapfs.filesystem.advice import ADVICE
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Inode
@@ -381,7 +382,11 @@ class Pyfuse3Transport(pyfuse3.Operations):
         if not self.enable_acl and name.startswith(_ACL_PREFIX):
             raise FUSEError(errno.EOPNOTSUPP)
         group = self._filesystem.inode(inode).gid
-        self._filesystem.setxattr(inode, name, value, keep_setgid=_is_member(ctx, group))
+        keep_setgid = _is_member(ctx, group)
+        self._filesystem.setxattr(inode, name, value, keep_setgid=keep_setgid, caller=_caller(ctx))
+        work = self._filesystem.advice_work(inode) if name == ADVICE else None
+        if work is not None:
+            await trio.to_thread.run_sync(work)
 
     @_handler
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:

@@ -1,8 +1,8 @@
 """Where a store's bytes are: the `Backing` protocol, and one in memory for tests.
 
 Offsets and lengths are bytes. Only the thread that owns the filesystem calls these methods, except
-`sync`, `punch`, `leased`, `load`, `fetch` and `advise`, which a worker thread may call at the same
-time.
+`sync`, `punch`, `leased`, `load`, `fetch`, `advise`, `drop` and `hold`, which a worker thread may
+call at the same time.
 """
 
 from collections.abc import Callable, Iterable
@@ -77,14 +77,35 @@ class Backing(Protocol):
     def on_error(self, call: Callable[[], None]) -> None:
         """Let `sync` call this, in its thread, as soon as the host has reported an error."""
 
-    def load(self, offset: int, length: int) -> None:
-        """Bring bytes into memory. Raises `OSError` (EIO) where a mapping would raise SIGBUS."""
+    def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
+        """Bring bytes into memory. Raises `OSError` (EIO) where a mapping would raise SIGBUS.
 
-    def fetch(self, offset: int, target: memoryview) -> None:
-        """Fill `target` with bytes from `offset` on. Raises `OSError` as `load` does."""
+        `ahead` False keeps the host from bringing in more than that.
+        """
+
+    def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
+        """Fill `target` with bytes from `offset` on. As `load` otherwise."""
 
     def advise(self, offset: int, length: int) -> None:
         """Begin to bring bytes into memory, without waiting for them where the host can."""
+
+    def drop(self, offset: int, length: int) -> None:
+        """Let go of the memory that bytes take, as far as they are on the disk."""
+
+    def pin(self, offset: int, length: int) -> None:
+        """Keep bytes in memory from now on; `hold` brings them in.
+
+        Raises `OSError` (ENOMEM, EPERM) where that is more than the host allows; see `Pins`.
+        """
+
+    def unpin(self, offset: int, length: int) -> None:
+        """Keep bytes in memory no longer."""
+
+    def hold(self, offset: int, length: int) -> None:
+        """Bring in what is pinned. Raises `OSError`."""
+
+    def prefer_huge_pages(self, offset: int, length: int) -> None:
+        """Let the host map bytes with huge pages. Raises `OSError` (EINVAL) if it has none."""
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """What of these bytes is in memory, and dirty, in pages of the machine."""
@@ -151,15 +172,31 @@ class MemoryBacking:
     def on_error(self, call: Callable[[], None]) -> None:
         """See `Backing.on_error`."""
 
-    def load(self, offset: int, length: int) -> None:
+    def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
         """See `Backing.load`."""
 
-    def fetch(self, offset: int, target: memoryview) -> None:
+    def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
         """See `Backing.fetch`."""
+        del ahead
         target[:] = memoryview(self._bytes)[offset : offset + target.nbytes]
 
     def advise(self, offset: int, length: int) -> None:
         """See `Backing.advise`."""
+
+    def drop(self, offset: int, length: int) -> None:
+        """See `Backing.drop`."""
+
+    def pin(self, offset: int, length: int) -> None:
+        """See `Backing.pin`."""
+
+    def unpin(self, offset: int, length: int) -> None:
+        """See `Backing.unpin`."""
+
+    def hold(self, offset: int, length: int) -> None:
+        """See `Backing.hold`."""
+
+    def prefer_huge_pages(self, offset: int, length: int) -> None:
+        """See `Backing.prefer_huge_pages`."""
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""

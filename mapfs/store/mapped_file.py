@@ -10,7 +10,8 @@ import mmap
 import os
 import stat
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from mapfs.format.extent import split_at
@@ -18,6 +19,7 @@ from mapfs.format.layout import StoreIdentity
 from mapfs.store.backing import Data
 from mapfs.store.leases import leased
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
+from mapfs.store.pins import Pins
 from mapfs.store.synced_file import SyncedFile
 from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
@@ -35,6 +37,8 @@ DEFAULT_WINDOW_BYTES: Final = 1 << 30
 _MIN_WINDOWS: Final = 4
 _MIN_WINDOW_BYTES: Final = 2 << 20
 _LOAD_BYTES: Final = 1 << 20
+_HUGE_PAGE_BYTES: Final = 2 << 20
+_ADVISED_BYTES: Final = 128 << 10
 _CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
@@ -58,6 +62,7 @@ class MappedFile:
         self._file = SyncedFile(fd)
         self._writeback = Writeback(fd)
         self.is_eager = False
+        self._pins = Pins(fd)
         self._ways: list[Callable[[int, int], None]] = [
             self._zero_range,
             self._punch_and_allocate,
@@ -188,23 +193,77 @@ class MappedFile:
         """See `Backing.on_error`."""
         self._file.on_error = call
 
-    def load(self, offset: int, length: int) -> None:
+    def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
         """See `Backing.load`."""
         scratch = memoryview(bytearray(min(length, _LOAD_BYTES)))
         for start, count in split_at(offset, length, _LOAD_BYTES):
-            self.fetch(start, scratch[:count])
+            self.fetch(start, scratch[:count], ahead=ahead)
 
-    def fetch(self, offset: int, target: memoryview) -> None:
+    def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
         """See `Backing.fetch`."""
         self._refuse_lost(offset, target.nbytes)
         self._file.before_load(offset, target.nbytes)
-        if os.preadv(self._fd, [target], offset) < target.nbytes:
+        if ahead:
+            count = os.preadv(self._fd, [target], offset)
+        else:
+            with self._without_readahead() as fd:
+                count = os.preadv(fd, [target], offset)
+        if count < target.nbytes:
             raise OSError(errno.EIO, "the store file is shorter than it was")
+
+    @contextmanager
+    def _without_readahead(self) -> Iterator[int]:
+        """A descriptor of its own: what posix_fadvise(2) is told of readahead holds for one."""
+        fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+            yield fd
+        finally:
+            os.close(fd)
 
     def advise(self, offset: int, length: int) -> None:
         """See `Backing.advise`."""
         self._file.before_load(offset, length)
-        os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
+        # The kernel brings in no more at a time than a disk's readahead.
+        for start, count in split_at(offset, length, _ADVISED_BYTES):
+            os.posix_fadvise(self._fd, start, count, os.POSIX_FADV_WILLNEED)
+
+    def drop(self, offset: int, length: int) -> None:
+        """See `Backing.drop`. Pages of the cache that reach beyond the range go as a whole."""
+        for start, count in (offset, length), _widened(offset, length, _HUGE_PAGE_BYTES):
+            # The kernel drops no page that is mapped (fadvise64(2)).
+            self._advise_windows(start, count, mmap.MADV_DONTNEED)
+            os.posix_fadvise(self._fd, start, count, os.POSIX_FADV_DONTNEED)
+            if not PageCache(self._fd).statistics(offset, length).resident:
+                break
+
+    def _advise_windows(self, offset: int, length: int, advice: int) -> None:
+        """madvise(2) for what is mapped of a range. May run in any thread."""
+        for number, window in list(self._windows.items()):
+            begin = number * self._window_bytes
+            low, high = max(offset, begin), min(offset + length, begin + window.nbytes)
+            if low < high:
+                assert isinstance(window.obj, mmap.mmap)
+                window.obj.madvise(advice, low - begin, high - low)
+
+    def pin(self, offset: int, length: int) -> None:
+        """See `Backing.pin`."""
+        self._pins.pin(offset, length)
+
+    def unpin(self, offset: int, length: int) -> None:
+        """See `Backing.unpin`."""
+        self._pins.unpin(offset, length)
+
+    def hold(self, offset: int, length: int) -> None:
+        """See `Backing.hold`."""
+        self._file.before_load(offset, length)
+        self._pins.hold(offset, length)
+
+    def prefer_huge_pages(self, offset: int, length: int) -> None:
+        """See `Backing.prefer_huge_pages`. A window forgets it when it is unmapped."""
+        for start, _ in split_at(offset, length, self._window_bytes):
+            self._window(start // self._window_bytes)
+        self._advise_windows(offset, length, mmap.MADV_HUGEPAGE)
 
     def _refuse_lost(self, offset: int, length: int) -> None:
         if self.lost and self.lost.touches(offset, length):
@@ -234,8 +293,15 @@ class MappedFile:
     def close(self) -> None:
         """See `Backing.close`."""
         self._windows.clear()
+        self._pins.close()
         self._writeback.close()
         os.close(self._fd)
+
+
+def _widened(offset: int, length: int, boundary: int) -> Run:
+    """The range of whole multiples of `boundary` that a range touches."""
+    start = offset // boundary * boundary
+    return start, -(-(offset + length - start) // boundary) * boundary
 
 
 def identity_of(fd: int) -> StoreIdentity:

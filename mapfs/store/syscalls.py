@@ -20,6 +20,7 @@ _MAP_SHARED: Final = 1
 _MAP_PRIVATE: Final = 2
 _MAP_FIXED: Final = 0x10
 _MAP_ANONYMOUS: Final = 0x20
+_MLOCK_ONFAULT: Final = 1
 _MAP_FAILED: Final = ctypes.c_void_p(-1).value
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -43,6 +44,8 @@ _libc.mmap.argtypes = (
 )
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.mlock2.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
 
 
 class CacheStatistics(NamedTuple):
@@ -96,6 +99,29 @@ def map_fixed(address: int, length: int, fd: int, offset: int, *, writable: bool
     placed = _libc.mmap(address, length, protection, _MAP_SHARED | _MAP_FIXED, fd, offset)
     if placed == _MAP_FAILED:
         _check(-1)
+
+
+def map_shared(fd: int, length: int, offset: int) -> int:
+    """mmap(2) with MAP_SHARED and PROT_READ; returns the address, for `unmap`."""
+    address = _libc.mmap(None, length, _PROT_READ, _MAP_SHARED, fd, offset)
+    if address == _MAP_FAILED:
+        _check(-1)
+    return int(address)
+
+
+def unmap(address: int, length: int) -> None:
+    """munmap(2)."""
+    _check(_libc.munmap(address, length))
+
+
+def reserve_lock(address: int, length: int) -> None:
+    """mlock2(2) with MLOCK_ONFAULT: count the range as locked, and lock its pages as they come."""
+    _check(_libc.mlock2(address, length, _MLOCK_ONFAULT))
+
+
+def lock_memory(address: int, length: int) -> None:
+    """mlock(2): bring a range into memory and keep it there."""
+    _check(_libc.mlock(address, length))
 
 
 def map_zeros(address: int, length: int) -> None:
@@ -158,12 +184,10 @@ class PageCache:
 
 
 def _mincore(fd: int, offset: int, length: int) -> int:
-    address = _libc.mmap(None, length, _PROT_READ, _MAP_SHARED, fd, offset)
-    if address == _MAP_FAILED:
-        _check(-1)
+    address = map_shared(fd, length, offset)
     try:
         pages = ctypes.create_string_buffer(-(-length // os.sysconf("SC_PAGE_SIZE")))
         _check(_libc.mincore(address, length, pages))
         return sum(page & 1 for page in pages.raw)
     finally:
-        _libc.munmap(address, length)
+        unmap(address, length)

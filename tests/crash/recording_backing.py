@@ -63,14 +63,29 @@ class RecordingBacking:
     def on_error(self, call: Callable[[], None]) -> None:
         self._inner.on_error(call)
 
-    def load(self, offset: int, length: int) -> None:
-        self._inner.load(offset, length)
+    def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
+        self._inner.load(offset, length, ahead=ahead)
 
-    def fetch(self, offset: int, target: memoryview) -> None:
-        self._inner.fetch(offset, target)
+    def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
+        self._inner.fetch(offset, target, ahead=ahead)
 
     def advise(self, offset: int, length: int) -> None:
         self._inner.advise(offset, length)
+
+    def drop(self, offset: int, length: int) -> None:
+        self._inner.drop(offset, length)
+
+    def pin(self, offset: int, length: int) -> None:
+        self._inner.pin(offset, length)
+
+    def unpin(self, offset: int, length: int) -> None:
+        self._inner.unpin(offset, length)
+
+    def hold(self, offset: int, length: int) -> None:
+        self._inner.hold(offset, length)
+
+    def prefer_huge_pages(self, offset: int, length: int) -> None:
+        self._inner.prefer_huge_pages(offset, length)
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         return self._inner.cached(offset, length)

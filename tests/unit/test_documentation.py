@@ -24,6 +24,7 @@ from mapfs.format.frames import Kind
 from mapfs.format.records import (
     NOT_COUNTED,
     ROOT_INODE,
+    Advice,
     Counted,
     Entry,
     Inode,
@@ -171,6 +172,14 @@ def test_inode():
     assert f"{TOTALS_BYTES} bytes each" in described
     directory = Inode(16, 0o040755, 0, 0, own=Totals(1), tree=Totals(2)).pack()
     assert directory[records._INODE.size :] == Totals(1).pack() + Totals(2).pack()
+
+
+def test_advice():
+    documented = {word: int(number) for number, word in rows(section(DOCS / "format.md", "Advice"))}
+    assert documented == {advice.name.lower(): advice.value for advice in Advice}
+    inode = Inode(16, 0, 0, 0, flags=1)
+    inode.advice = Advice.PIN
+    assert inode.flags == 1 | documented["pin"] << 8
 
 
 def test_small_records():

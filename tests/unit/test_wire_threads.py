@@ -60,9 +60,9 @@ def test_a_cold_read_holds_up_nothing(fs, cold, monkeypatch):
     let_go = threading.Event()
     fetch = MappedFile.fetch
 
-    def slow(self, offset, target):
+    def slow(self, offset, target, *, ahead):
         assert let_go.wait(60)
-        fetch(self, offset, target)
+        fetch(self, offset, target, ahead=ahead)
 
     monkeypatch.setattr(MappedFile, "fetch", slow)
 
@@ -81,7 +81,7 @@ def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monke
     number, content = cold
     errors = [OSError(errno.EIO, "bad sector"), ValueError("a bug")]
 
-    def failing(self, offset, target):
+    def failing(self, offset, target, *, ahead):
         raise errors.pop()
 
     async def scenario(kernel: Kernel) -> None:
@@ -102,10 +102,10 @@ def test_what_a_thread_fetched_is_dropped_if_the_pages_may_be_of_another_file(
     fetching, let_go = threading.Event(), threading.Event()
     fetch = MappedFile.fetch
 
-    def slow(self, offset, target):
+    def slow(self, offset, target, *, ahead):
         fetching.set()
         assert let_go.wait(60)
-        fetch(self, offset, target)
+        fetch(self, offset, target, ahead=ahead)
 
     async def scenario(kernel: Kernel) -> None:
         with monkeypatch.context() as patch:

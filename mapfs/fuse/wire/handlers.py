@@ -18,7 +18,9 @@ from mapfs.errors import (
     NotSupportedError,
     UnknownIoctlError,
 )
+from mapfs.filesystem.advice import ADVICE
 from mapfs.filesystem.clock import now
+from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Counters
@@ -219,14 +221,19 @@ class Handlers:
         if load is None:
             return self._filesystem.read(request.nodeid, offset, size)
         if load.run is not None:
-            self._reads.read(request.kept(), *load.run)
+            self._reads.read(request.kept(), *load.run, ahead=load.ahead)
             return None
-        return self.read_cold(request.kept())
+        return self._read_loaded(request.kept(), load)
 
     async def read_cold(self, request: Request) -> Content:
-        """What read does if the range is in pieces, or has changed since it was looked up."""
+        """What read does if the range has changed since it was looked up."""
         offset, size = _read_range(request)
         load = self._filesystem.cold_loader(request.nodeid, offset, size)
+        return await self._read_loaded(request, load)
+
+    async def _read_loaded(self, request: Request, load: ColdLoader | None) -> Content:
+        """What read does if the range is in pieces."""
+        offset, size = _read_range(request)
         if load is not None:
             await trio.to_thread.run_sync(load)
         views = self._filesystem.read(request.nodeid, offset, size)
@@ -330,14 +337,27 @@ class Handlers:
         names = self._filesystem.listxattr(request.nodeid, privileged=privileged)
         return _sized(b"".join(name + b"\0" for name in names), size)
 
-    def setxattr(self, request: Request) -> bytes:
+    def setxattr(self, request: Request) -> Answer:
         size, flags, *more = self._setxattr_in.unpack_from(request.body)
         name, _, value = bytes(request.body[self._setxattr_in.size :]).partition(b"\0")
         if len(value) != size:
             raise ValueError("an attribute of another size than it says")
         self._refuse_acl(name)
         kill_setgid = bool(more and more[0] & protocol.FUSE_SETXATTR_ACL_KILL_SGID)
-        self._filesystem.setxattr(request.nodeid, name, value, flags, keep_setgid=not kill_setgid)
+        self._filesystem.setxattr(
+            request.nodeid,
+            name,
+            value,
+            flags,
+            keep_setgid=not kill_setgid,
+            caller=request.caller(0),
+        )
+        work = self._filesystem.advice_work(request.nodeid) if name == ADVICE else None
+        return b"" if work is None else self._follow(work)
+
+    async def _follow(self, work: Callable[[], None]) -> bytes:
+        """What setxattr does if an advice means waiting for the disk."""
+        await trio.to_thread.run_sync(work)
         return b""
 
     def removexattr(self, request: Request) -> bytes:

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.format.records import Advice
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.request import Request
 
@@ -52,11 +53,14 @@ class ReadThreads:
         self._under_way: set[int] = set()
         self._stale: deque[Request] = deque()
 
-    def read(self, request: Request, offset: int, length: int) -> None:
-        """Answer `request` with bytes of the store, which are all that it asks for."""
+    def read(self, request: Request, offset: int, length: int, *, ahead: bool = True) -> None:
+        """Answer `request` with bytes of the store, which are all that it asks for.
+
+        `ahead` False keeps the host from bringing in more.
+        """
         recycled = self._filesystem.recycled
         self._under_way.add(request.unique)
-        self._put(partial(self._serve, request, offset, length, recycled))
+        self._put(partial(self._serve, request, (offset, length), recycled, ahead=ahead))
 
     @property
     def is_busy(self) -> bool:
@@ -65,15 +69,18 @@ class ReadThreads:
 
     def note(self, nodeid: int, offset: int, size: int) -> None:
         """Learn of a read, to bring in what comes behind it if the file is read in order."""
-        if size < _STREAM_BYTES:
+        advice = self._filesystem.advice(nodeid)
+        is_sequential = advice is Advice.SEQUENTIAL
+        if advice is Advice.RANDOM or (size < _STREAM_BYTES and not is_sequential):
             return
         expected, ahead = self._streams.get(nodeid, (0, 0))
         end = offset + size
+        most = 2 * _AHEAD_BYTES if is_sequential else _AHEAD_BYTES
         if offset != expected:
             ahead = 0
-        elif end + _AHEAD_BYTES // 2 > ahead:
+        if (offset == expected or is_sequential) and end + most // 2 > ahead:
             start = max(end, ahead)
-            ahead = end + _AHEAD_BYTES
+            ahead = end + most
             runs = self._filesystem.store_runs(nodeid, start, ahead - start)
             if runs:
                 self._put(partial(self._advise, runs))
@@ -96,10 +103,17 @@ class ReadThreads:
             job(buffer)
 
     def _serve(
-        self, request: Request, offset: int, length: int, recycled: int, buffer: memoryview
+        self,
+        request: Request,
+        run: tuple[int, int],
+        recycled: int,
+        buffer: memoryview,
+        *,
+        ahead: bool,
     ) -> None:
+        offset, length = run
         try:
-            self._filesystem.store.backing.fetch(offset, buffer[:length])
+            self._filesystem.store.backing.fetch(offset, buffer[:length], ahead=ahead)
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
             self._fail(request, error)
             return

@@ -1,0 +1,100 @@
+"""mapfs advise: say how files will be used, or show what was said."""
+
+import json
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import click
+
+from mapfs.errors import MapfsError, UsageError
+from mapfs.mounts import mapfs_mounts
+
+ADVICE: Final = ("normal", "sequential", "random", "willneed", "dontneed", "hugepage", "pin")
+_ATTRIBUTE: Final = "user.mapfs.advice"
+
+
+@click.command("advise")
+@click.argument("words", nargs=-1, required=True, metavar="[ADVICE] PATH...")
+@click.option("--recursive", "-r", is_flag=True, help="Also everything in directories.")
+@click.option("--show", is_flag=True, help="Show the advice of each PATH.")
+@click.option("--json", "as_json", is_flag=True, help="Show it as a JSON object.")
+def command(*, words: tuple[str, ...], recursive: bool, show: bool, as_json: bool) -> int:
+    """Say how each PATH on a mount will be used.
+
+    ADVICE is normal, sequential, random, willneed, dontneed, hugepage or pin, as in madvise(2) and
+    mlock(2). What is created in a directory later inherits the directory's. Without ADVICE, or with
+    --show, the advice of each PATH is printed.
+
+    \b
+    mapfs advise random mnt/index.db
+    mapfs advise -r willneed mnt/models
+    mapfs advise --show mnt/models/*
+    """
+    advice, names = (None, words) if show or as_json or words[0] not in ADVICE else _split(words)
+    paths = [path for name in names for path in _expanded(Path(name), recursive=recursive)]
+    # Elsewhere it would be an attribute like any other.
+    mounted = {mount.device for mount in mapfs_mounts()}
+    if advice is not None:
+        failed = [path for path in paths if not _set(path, advice, mounted)]
+        return int(bool(failed))
+    found = {os.fspath(path): word for path in paths if (word := _get(path, mounted)) is not None}
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        for name, word in found.items():
+            click.echo(f"{word:<12}{name}")
+    return int(len(found) < len(paths))
+
+
+def _split(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
+    if len(words) < 2:
+        raise UsageError(f"which path is {words[0]!r} for? (./{words[0]} is a path)")
+    return words[0], words[1:]
+
+
+def _expanded(top: Path, *, recursive: bool) -> Iterator[Path]:
+    """The path, and with `recursive` the files and directories below it."""
+    yield top
+    if not recursive or top.is_symlink():
+        return
+    for directory, names, files in os.walk(top):
+        for name in (*sorted(names), *sorted(files)):
+            path = Path(directory, name)
+            if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR):
+                yield path
+
+
+def _set(path: Path, advice: str, mounted: set[int]) -> bool:
+    try:
+        _require_mounted(path, mounted)
+        os.setxattr(path, _ATTRIBUTE, advice.encode())
+    except (OSError, MapfsError) as error:
+        _complain(path, error)
+        return False
+    return True
+
+
+def _get(path: Path, mounted: set[int]) -> str | None:
+    try:
+        _require_mounted(path, mounted)
+        return os.getxattr(path, _ATTRIBUTE).decode()
+    except (OSError, MapfsError) as error:
+        _complain(path, error)
+        return None
+
+
+def _require_mounted(path: Path, mounted: set[int]) -> None:
+    found = path.stat()
+    if found.st_dev not in mounted:
+        raise MapfsError("not on a mapfs")
+    if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+        raise MapfsError("neither a file nor a directory")
+
+
+def _complain(path: Path, error: OSError | MapfsError) -> None:
+    """Say what is wrong with one path; the others are seen to."""
+    reason = error.strerror if isinstance(error, OSError) else str(error)
+    click.echo(f"mapfs: {path}: {reason}", err=True)
