@@ -15,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mapfs.mounts import Mount, mount_at
 from mapfs.errors import MapfsError, MountError, MountGoneError
 from mapfs.fuse.control import SOCKET_NAME, abstract_name
 from mapfs.fuse.statistics import Snapshot
+from mapfs.mounts import Mount, mount_at
 
 _PATIENCE_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.05

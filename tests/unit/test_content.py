@@ -409,7 +409,7 @@ def test_a_cold_range_is_loaded_by_another_thread(
     loaded: list[tuple[int, int]] = []
     monkeypatch.setattr(MappedFile, "cached", lambda *_: CacheStatistics(0, 0))
     monkeypatch.setattr(
-        MappedFile, "load", lambda _, offset, length, *, ahead: loaded.append((offset, length))
+        MappedFile, "load", lambda _, offset, length, **_how: loaded.append((offset, length))
     )
     load = fs.cold_loader(number, PAGE + 5, 20 * PAGE)
     assert load is not None

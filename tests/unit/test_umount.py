@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mapfs.cli import mapfs, mounts, run, umount
-from mapfs.mounts import Mount
+from mapfs import mounts
+from mapfs.cli import mapfs, run, umount
 from mapfs.errors import BusyMountError
 from mapfs.fuse import device
+from mapfs.mounts import Mount
 
 MNT = Path("/mnt/m")
 
