@@ -19,6 +19,7 @@ from mapfs.filesystem.slack import slack_bytes, what_if
 from mapfs.format.layout import Layout
 from mapfs.format.records import ROOT_INODE, Inode
 from mapfs.format.totals import WHAT_IF_SIZES, Totals
+from mapfs.store.address_space import page_table_bytes
 from mapfs.store.store import Store
 
 PREFIX: Final = b"user.mapfs."
@@ -162,8 +163,19 @@ class Attributes:
             "limit_bytes": lambda: superblock.limit_pages * page_size,
             "catalog_bytes": lambda: self._store.catalog.size,
             "page_size": lambda: page_size,
+            **self._address_space(),
             "leased_bytes": lambda: self._store.allocator.leased_pages * page_size,
             "state": lambda: self._store.condition.value,
+        }
+
+    def _address_space(self) -> Values:
+        """What mapping the store file costs the process that answers."""
+        backing = self._store.backing
+        return {
+            "address_space_bytes": lambda: backing.statistics().address_space_bytes,
+            "windows": lambda: backing.statistics().windows,
+            "mappings": backing.mappings,
+            "page_table_bytes": page_table_bytes,
         }
 
 

@@ -150,6 +150,17 @@ class _Snapshot(Collector):
         }
         for name, (value, description) in gauges.items():
             yield GaugeMetricFamily(f"mapfs_{name}", description, value)
+        changes = CounterMetricFamily(
+            "mapfs_window_changes", "Windows that were mapped and unmapped.", labels=("kind",)
+        )
+        changes.add_metric(["mapped"], process.windows_mapped)
+        changes.add_metric(["unmapped"], process.windows_unmapped)
+        yield changes
+        yield CounterMetricFamily(
+            "mapfs_window_seconds",
+            "Time that took, page faults not counted.",
+            process.window_seconds,
+        )
         faults = CounterMetricFamily(
             "mapfs_page_faults", "Page faults of the daemon.", labels=("kind",)
         )

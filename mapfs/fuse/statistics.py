@@ -24,7 +24,6 @@ from mapfs.format.records import ROOT_INODE
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Timings
 from mapfs.fuse.transport import ServingTransport
-from mapfs.store.mapped_file import MappedFile
 
 _STATUS: Final = Path("/proc/self/status")
 _STAT: Final = Path("/proc/self/stat")
@@ -46,7 +45,8 @@ class Bytes:
 class Process:
     """The process that serves the mount: its memory in bytes, and what mapping costs it.
 
-    `windows` is the number of its mappings of the store file, which take `address_space_bytes`.
+    `windows` is the number of its mappings of the store file, which with what is pinned take
+    `address_space_bytes`. Mapping and unmapping so many has taken `window_seconds`.
     """
 
     pid: int
@@ -57,6 +57,9 @@ class Process:
     threads: int
     windows: int
     address_space_bytes: int
+    windows_mapped: int
+    windows_unmapped: int
+    window_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +174,7 @@ class Statistics:
         status = dict(line.split(":\t", 1) for line in _STATUS.read_text().splitlines())
         # The name, in parentheses, may have anything in it (proc_pid_stat(5)).
         fields = _STAT.read_text().rpartition(")")[2].split()
-        backing = self._filesystem.store.backing
-        assert isinstance(backing, MappedFile)
+        mapping = self._filesystem.store.backing.statistics()
         return Process(
             pid=int(status["Pid"]),
             resident_bytes=_kilobytes(status["VmRSS"]),
@@ -180,8 +182,11 @@ class Statistics:
             minor_faults=int(fields[7]),
             major_faults=int(fields[9]),
             threads=int(status["Threads"]),
-            windows=backing.windows,
-            address_space_bytes=backing.mapped_bytes,
+            windows=mapping.windows,
+            address_space_bytes=mapping.address_space_bytes,
+            windows_mapped=mapping.mapped,
+            windows_unmapped=mapping.unmapped,
+            window_seconds=mapping.mapping_seconds + mapping.unmapping_seconds,
         )
 
     async def files(self, most: int) -> tuple[FileUse, ...]:

@@ -154,6 +154,7 @@ def _facts(snapshot: Snapshot) -> list[tuple[str, str]]:
         ("written", _size(counted.written)),
         ("log syncs", str(snapshot.log_syncs)),
         *_held(snapshot.filesystem, process),
+        ("windows so far", f"{process.windows_mapped} in {process.window_seconds * 1000:.1f} ms"),
         ("page faults", f"{process.minor_faults}, {process.major_faults} major"),
         ("inode cache", f"{cache.hits} hits, {cache.misses} misses, {cache.inodes} inodes"),
         ("served", f"{snapshot.uptime_seconds:.0f} s, after {snapshot.takeovers} takeovers"),

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol, TypeAlias
 
 from mapfs.format.layout import StoreIdentity
+from mapfs.store.address_space import MappingStatistics
 from mapfs.store.machine_pages import MachinePages, Run
 from mapfs.store.syscalls import CacheStatistics
 
@@ -64,6 +65,12 @@ class Backing(Protocol):
 
     def identity(self) -> StoreIdentity:
         """Which file this is, for others to find the same one."""
+
+    def statistics(self) -> MappingStatistics:
+        """What this process has mapped of it, and what that has cost."""
+
+    def mappings(self) -> int:
+        """How many mappings that are for the kernel: lines of proc_pid_maps(5)."""
 
     def sync(self) -> None:
         """Return when what was written before is on stable storage (fdatasync(2)), or `lost`.
@@ -162,6 +169,14 @@ class MemoryBacking:
     def identity(self) -> StoreIdentity:
         """See `Backing.identity`."""
         return StoreIdentity(0, 0)
+
+    def statistics(self) -> MappingStatistics:
+        """See `Backing.statistics`."""
+        return MappingStatistics()
+
+    def mappings(self) -> int:
+        """See `Backing.mappings`."""
+        return 0
 
     def sync(self) -> None:
         """See `Backing.sync`."""

@@ -6,16 +6,15 @@ SIGBUS, which ends the daemon (`docs/performance.md` has the figures).
 """
 
 import errno
-import mmap
 import os
 import stat
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from mapfs.format.extent import split_at
 from mapfs.format.layout import StoreIdentity
+from mapfs.store.address_space import MappingStatistics, count_mappings
 from mapfs.store.backing import Data
 from mapfs.store.leases import leased
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
@@ -29,13 +28,9 @@ from mapfs.store.syscalls import (
     PageCache,
     fallocate,
 )
+from mapfs.store.windows import FORGET, HUGE_PAGES, Windows
 from mapfs.store.writeback import LEAST_BYTES, MOST_AT_ONCE_BYTES, Writeback
 
-DEFAULT_WINDOW_BYTES: Final = 1 << 30
-# At least this many windows fit in the address space allowed, so that two busy files do not
-# evict each other's window at every request.
-_MIN_WINDOWS: Final = 4
-_MIN_WINDOW_BYTES: Final = 2 << 20
 _LOAD_BYTES: Final = 1 << 20
 _HUGE_PAGE_BYTES: Final = 2 << 20
 _ADVISED_BYTES: Final = 128 << 10
@@ -45,20 +40,15 @@ _CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 class MappedFile:
     """A `Backing` over anything a file descriptor can map.
 
-    Windows of a fixed size are mapped when first read and unmapped least recently used first,
-    once more than `address_space` bytes are mapped. A window is dropped, not closed: the last
-    view into it unmaps it.
+    `Windows` bounds what is mapped for reading by `address_space`, in bytes.
     """
 
     def __init__(self, fd: int, size: int, address_space: int | None = None) -> None:
         """Take over `fd`, of which the first `size` bytes are the store."""
         self._fd = fd
         self._page_cache = PageCache(fd)
-        self._size = size
         self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
-        self._window_bytes = window_size(address_space)
-        self._most_windows = max(1, (address_space or 1 << 46) // self._window_bytes)
-        self._windows: OrderedDict[int, memoryview] = OrderedDict()
+        self._windows = Windows(fd, size, address_space)
         self._file = SyncedFile(fd)
         self._writeback = Writeback(fd)
         self.is_eager = False
@@ -69,50 +59,35 @@ class MappedFile:
             self._write_zeros,
         ]
 
-    @property
-    def windows(self) -> int:
-        """The number of windows that are cached."""
-        return len(self._windows)
+    def statistics(self) -> MappingStatistics:
+        """See `Backing.statistics`."""
+        return self._windows.statistics(self._pins.mapped_bytes)
 
-    @property
-    def mapped_bytes(self) -> int:
-        """The address space that the cached windows take."""
-        return sum(window.nbytes for window in self._windows.values())
+    def mappings(self) -> int:
+        """See `Backing.mappings`."""
+        return count_mappings(self._fd)
 
     def resize(self, size: int) -> None:
-        """See `Backing.resize`. Drops the last window if it ended at the old size."""
-        if size <= self._size:
+        """See `Backing.resize`."""
+        if size <= self._windows.size:
             return
         if not self._is_device:
             os.ftruncate(self._fd, size)
-        self._windows.pop(self._size // self._window_bytes, None)
-        self._size = size
+        self._windows.resize(size)
 
     def read(self, offset: int, length: int) -> Iterable[memoryview]:
         """See `Backing.read`."""
         self._refuse_lost(offset, length)
-        within = offset % self._window_bytes
-        if within + length <= self._window_bytes:
-            return (self._window(offset // self._window_bytes)[within : within + length],)
+        windows = self._windows
+        within = offset % windows.window_bytes
+        if within + length <= windows.window_bytes:
+            return (windows.view(offset // windows.window_bytes)[within : within + length],)
         return [
-            self._window(start // self._window_bytes)[
-                start % self._window_bytes : start % self._window_bytes + count
+            windows.view(start // windows.window_bytes)[
+                start % windows.window_bytes : start % windows.window_bytes + count
             ]
-            for start, count in split_at(offset, length, self._window_bytes)
+            for start, count in split_at(offset, length, windows.window_bytes)
         ]
-
-    def _window(self, number: int) -> memoryview:
-        window = self._windows.get(number)
-        if window is None:
-            while len(self._windows) >= self._most_windows:
-                self._windows.popitem(last=False)
-            offset = number * self._window_bytes
-            length = min(self._window_bytes, self._size - offset)
-            mapping = mmap.mmap(self._fd, length, prot=mmap.PROT_READ, offset=offset)
-            window = self._windows[number] = memoryview(mapping)
-        else:
-            self._windows.move_to_end(number)
-        return window
 
     def write(self, offset: int, data: Data) -> None:
         """See `Backing.write`."""
@@ -232,19 +207,10 @@ class MappedFile:
         """See `Backing.drop`. Pages of the cache that reach beyond the range go as a whole."""
         for start, count in (offset, length), _widened(offset, length, _HUGE_PAGE_BYTES):
             # The kernel drops no page that is mapped (fadvise64(2)).
-            self._advise_windows(start, count, mmap.MADV_DONTNEED)
+            self._windows.advise(start, count, FORGET)
             os.posix_fadvise(self._fd, start, count, os.POSIX_FADV_DONTNEED)
             if not PageCache(self._fd).statistics(offset, length).resident:
                 break
-
-    def _advise_windows(self, offset: int, length: int, advice: int) -> None:
-        """madvise(2) for what is mapped of a range. May run in any thread."""
-        for number, window in list(self._windows.items()):
-            begin = number * self._window_bytes
-            low, high = max(offset, begin), min(offset + length, begin + window.nbytes)
-            if low < high:
-                assert isinstance(window.obj, mmap.mmap)
-                window.obj.madvise(advice, low - begin, high - low)
 
     def pin(self, offset: int, length: int) -> None:
         """See `Backing.pin`."""
@@ -261,9 +227,9 @@ class MappedFile:
 
     def prefer_huge_pages(self, offset: int, length: int) -> None:
         """See `Backing.prefer_huge_pages`. A window forgets it when it is unmapped."""
-        for start, _ in split_at(offset, length, self._window_bytes):
-            self._window(start // self._window_bytes)
-        self._advise_windows(offset, length, mmap.MADV_HUGEPAGE)
+        for start, _ in split_at(offset, length, self._windows.window_bytes):
+            self._windows.view(start // self._windows.window_bytes)
+        self._windows.advise(offset, length, HUGE_PAGES)
 
     def _refuse_lost(self, offset: int, length: int) -> None:
         if self.lost and self.lost.touches(offset, length):
@@ -275,11 +241,11 @@ class MappedFile:
 
     def resident(self) -> int:
         """See `Backing.resident`."""
-        return self.cached(0, self._size).resident * PAGE_BYTES
+        return self.cached(0, self._windows.size).resident * PAGE_BYTES
 
     def give_back(self) -> None:
         """See `Backing.give_back`. Dirty pages stay, and pages of a window that a view is in."""
-        self._windows.clear()  # the kernel drops no page that is mapped (fadvise64(2))
+        self._windows.drop_all()  # the kernel drops no page that is mapped (fadvise64(2))
         os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def host_free(self) -> int | None:
@@ -292,7 +258,7 @@ class MappedFile:
 
     def close(self) -> None:
         """See `Backing.close`."""
-        self._windows.clear()
+        self._windows.drop_all()
         self._pins.close()
         self._writeback.close()
         os.close(self._fd)
@@ -310,11 +276,3 @@ def identity_of(fd: int) -> StoreIdentity:
     if stat.S_ISBLK(found.st_mode):
         return StoreIdentity(found.st_rdev, 0)
     return StoreIdentity(found.st_dev, found.st_ino)
-
-
-def window_size(address_space: int | None) -> int:
-    """The window that suits a bound on address space (bytes): a power of two, 2 MiB to 1 GiB."""
-    size = DEFAULT_WINDOW_BYTES
-    while address_space and size * _MIN_WINDOWS > address_space and size > _MIN_WINDOW_BYTES:
-        size //= 2
-    return size

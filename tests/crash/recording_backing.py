@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from mapfs.format.layout import StoreIdentity
+from mapfs.store.address_space import MappingStatistics
 from mapfs.store.backing import Backing, Data
 from mapfs.store.machine_pages import MachinePages, Run
 from mapfs.store.syscalls import CacheStatistics
@@ -53,6 +54,12 @@ class RecordingBacking:
 
     def identity(self) -> StoreIdentity:
         return self._inner.identity()
+
+    def statistics(self) -> MappingStatistics:
+        return self._inner.statistics()
+
+    def mappings(self) -> int:
+        return self._inner.mappings()
 
     def sync(self) -> None:
         self._journal.append(Kind.SYNC, STORE)

@@ -22,7 +22,6 @@ from mapfs.format.records import (
 )
 from mapfs.format.totals import TOTALS_BYTES, Totals
 from mapfs.store import log as log_module
-from mapfs.store import mapped_file
 from mapfs.store.backing import MemoryBacking
 from mapfs.store.bundle import Bundle
 from mapfs.store.catalog import Catalog
@@ -182,4 +181,3 @@ def test_memory_never_fails() -> None:
     backing.inherit()
     backing.sync()
     assert not backing.lost
-    assert mapped_file.DEFAULT_WINDOW_BYTES == 1 << 30

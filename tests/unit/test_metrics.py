@@ -36,7 +36,7 @@ SNAPSHOT = Snapshot(
     log_syncs=7,
     bytes=Bytes(read=100, cold=30, written=50),
     inode_cache=CacheUse(hits=10, misses=3, inodes=2),
-    process=Process(1, 2, 3, 4, 5, 6, 7, 8),
+    process=Process(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0.5),
     filesystem={
         "stored_bytes": 1,
         "allocated_bytes": 2,

@@ -394,7 +394,7 @@ def test_numbers_are_never_used_again(bundle: Path) -> None:
 
 def test_a_small_address_space(bundle: Path) -> None:
     store = open_store(bundle, address_space=8 << 20)
-    assert store.backing._window_bytes == 2 << 20  # type: ignore[attr-defined]
+    assert store.backing._windows.window_bytes == 2 << 20  # type: ignore[attr-defined]
     store.close()
 
 
