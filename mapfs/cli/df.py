@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import click
 
@@ -23,6 +24,9 @@ _ROWS = {
     "may grow to": "limit_bytes",
     "catalog (beside it)": "catalog_bytes",
 }
+
+# Of the process that answers, and not of the store.
+_OF_THE_PROCESS: Final = ("address_space_bytes", "windows", "mappings", "page_table_bytes")
 
 
 @click.command("df")
@@ -67,7 +71,8 @@ def usage(path: Path) -> dict[str, int | str]:
 
     mount = mount_of_store(path)
     live = _live_usage(mount.mountpoint if mount else path)
-    return live if live is not None else _usage_at_rest(path)
+    values = live if live is not None else _usage_at_rest(path)
+    return {key: value for key, value in values.items() if key not in _OF_THE_PROCESS}
 
 
 def _live_usage(mountpoint: Path) -> dict[str, int | str] | None:

@@ -15,18 +15,20 @@ from mapfs.errors import MapfsError
 
 @click.command("stat")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--extents", is_flag=True, help="Also where each file is in the store file.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a path.")
-def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
+def command(*, paths: tuple[Path, ...], extents: bool, as_json: bool) -> int:
     """Print what stat and the mapfs attributes say of each PATH on a mount.
 
     \b
     mapfs stat mnt/data.db
+    mapfs stat --extents mnt/data.db
     mapfs stat --json mnt mnt/lib | jq .[].dir.rslack
     """
     described, failed = [], False
     for path in paths:
         try:
-            described.append(describe(path))
+            described.append(describe(path, extents=extents))
         except (OSError, MapfsError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             click.echo(f"mapfs: {path}: {reason}", err=True)
@@ -38,8 +40,11 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
     return int(failed)
 
 
-def describe(path: Path) -> dict[str, Any]:
-    """stat(2) of `path`, and under `file`, `dir` and `fs` what mapfs counts.
+def describe(path: Path, *, extents: bool = False) -> dict[str, Any]:
+    """stat(2) of `path`, its advice, and under `file`, `dir` and `fs` what mapfs counts.
+
+    Of a regular file under `kernel` what the kernel's cache for the mount holds, if it may be
+    known, and with `extents` where it is.
 
     Raises `OSError`, and `MapfsError` if the path is not on a mapfs.
     """
@@ -63,7 +68,40 @@ def describe(path: Path) -> dict[str, Any]:
         if groups["file"] is None and groups["dir"] is None:
             raise MapfsError("not on a mapfs")
         described |= {group: values for group, values in groups.items() if values is not None}
+        described["advice"] = os.getxattr(path, "user.mapfs.advice").decode()
+    if stat.S_ISREG(found.st_mode):
+        described |= _kernel(path, found)
+        described |= {"extents": _extents(path)} if extents else {}
     return described
+
+
+def _kernel(path: Path, found: os.stat_result) -> dict[str, Any]:
+    """What the kernel's own cache for the mount holds of a file: nothing if it would not tell.
+
+    It tells who owns the file or may write it. To others mincore(2) says that all is in memory.
+    """
+    from mapfs.store.machine_pages import PAGE_BYTES
+    from mapfs.store.syscalls import PageCache
+
+    if os.geteuid() not in (0, found.st_uid) and not os.access(path, os.W_OK, effective_ids=True):
+        return {}
+    pages = -(-found.st_size // PAGE_BYTES)
+    with path.open("rb") as file:
+        try:
+            cached = PageCache(file.fileno()).statistics(0, pages * PAGE_BYTES)
+        except PermissionError:
+            return {}
+    values = {"resident": cached.resident * PAGE_BYTES}
+    if cached.dirty is not None:
+        values["dirty"] = cached.dirty * PAGE_BYTES
+    return {"kernel": values}
+
+
+def _extents(path: Path) -> list[dict[str, int]]:
+    from mapfs.mapping.opening import layout_of
+
+    with path.open("rb") as file:
+        return [piece._asdict() for piece in layout_of(file.fileno()).pieces]
 
 
 def _attributes(path: Path, group: str) -> dict[str, int] | None:
@@ -98,8 +136,15 @@ def _time(nanoseconds: int) -> str:
 def _as_text(described: dict[str, Any]) -> str:
     lines = [str(described["path"])]
     for key, value in described.items():
-        if isinstance(value, dict):
+        if isinstance(value, list):
+            lines += [_extent_as_text(extent) for extent in value]
+        elif isinstance(value, dict):
             lines += [f"  {key}.{name:<16} {number}" for name, number in value.items()]
         elif key != "path":
             lines.append(f"  {key:<20} {value}")
     return "\n".join(lines)
+
+
+def _extent_as_text(extent: dict[str, int]) -> str:
+    offset, store_offset, length = extent.values()
+    return f"  extent               {offset}: {length} bytes at {store_offset} of the store"

@@ -105,6 +105,8 @@ class Attributes:
             "extents": lambda: inode.extents,
             "resident": lambda: self._content.cached_bytes(inode)[0],
             "dirty": lambda: self._content.cached_bytes(inode)[1],
+            "mapped": lambda: sum(self._content.mapped(inode).values()),
+            "windows": lambda: len(self._content.mapped(inode)),
         }
         for label, size in WHAT_IF_SIZES.items():
             values[f"slack.at.{label}"] = partial(

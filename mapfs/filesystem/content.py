@@ -332,6 +332,14 @@ class Content:
             dirty += (found.dirty or 0) * _MACHINE_PAGE
         return resident, dirty if known else None
 
+    def mapped(self, inode: Inode) -> dict[int, int]:
+        """The windows that have mapped parts of a file, and how many bytes of it each has."""
+        found: dict[int, int] = {}
+        for run in self._stored(inode.number):
+            for window, length in self._backing.windows_of(*run).items():
+                found[window] = found.get(window, 0) + length
+        return found
+
     def _stored(self, number: int) -> Iterator[tuple[int, int]]:
         for mapping in self._extents.mappings(number):
             yield mapping.start * self._page_size, mapping.count * self._page_size

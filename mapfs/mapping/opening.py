@@ -83,7 +83,7 @@ def _open_mounted(path: Path) -> FileMapping:
             raise NotSupportedError(f"{path}: a filesystem in memory has no store file to map")
         fd = undo.enter_context(_opened_store(mount.source, os.O_RDONLY))
         os.fsync(file)  # the kernel holds back what was written last
-        layout = _leased_layout(fd, partial(_layout_of, file))
+        layout = _leased_layout(fd, partial(layout_of, file))
         if layout.store != identity_of(fd):
             raise MapfsError(f"{mount.source}: not the store that is mounted")
         return FileMapping(fd, layout)
@@ -104,8 +104,8 @@ def _opened_store(path: Path, flags: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _layout_of(file: int) -> Layout:
-    """What the daemon says where an open file is."""
+def layout_of(file: int) -> Layout:
+    """What the daemon says where an open file is. Raises `OSError`."""
     parts = [Layout.unpack(os.getxattr(file, _ATTRIBUTE))]
     while (behind := parts[-1].next) is not None:
         parts.append(Layout.unpack(os.getxattr(file, f"{_ATTRIBUTE}.{behind}")))

@@ -69,6 +69,9 @@ class Backing(Protocol):
     def statistics(self) -> MappingStatistics:
         """What this process has mapped of it, and what that has cost."""
 
+    def windows_of(self, offset: int, length: int) -> dict[int, int]:
+        """The windows that have mapped parts of a range, and how many bytes of it each has."""
+
     def mappings(self) -> int:
         """How many mappings that are for the kernel: lines of proc_pid_maps(5)."""
 
@@ -173,6 +176,11 @@ class MemoryBacking:
     def statistics(self) -> MappingStatistics:
         """See `Backing.statistics`."""
         return MappingStatistics()
+
+    def windows_of(self, offset: int, length: int) -> dict[int, int]:
+        """See `Backing.windows_of`."""
+        del offset, length
+        return {}
 
     def mappings(self) -> int:
         """See `Backing.mappings`."""

@@ -63,6 +63,10 @@ class MappedFile:
         """See `Backing.statistics`."""
         return self._windows.statistics(self._pins.mapped_bytes)
 
+    def windows_of(self, offset: int, length: int) -> dict[int, int]:
+        """See `Backing.windows_of`."""
+        return self._windows.holding(offset, length)
+
     def mappings(self) -> int:
         """See `Backing.mappings`."""
         return count_mappings(self._fd)

@@ -90,6 +90,17 @@ class Windows:
                 assert isinstance(window.obj, mmap.mmap)
                 window.obj.madvise(advice, low - begin, high - low)
 
+    def holding(self, offset: int, length: int) -> dict[int, int]:
+        """The windows that have mapped parts of a range, and how many bytes of it each has."""
+        found: dict[int, int] = {}
+        first, last = offset // self.window_bytes, (offset + length - 1) // self.window_bytes
+        for number in range(first, last + 1):
+            if number in self._cached:
+                begin = number * self.window_bytes
+                end = begin + self._cached[number].nbytes
+                found[number] = max(0, min(offset + length, end) - max(offset, begin))
+        return found
+
     def statistics(self, pinned_bytes: int = 0) -> MappingStatistics:
         """What is mapped, and what that has cost, beside `pinned_bytes` that others have mapped."""
         kept = sum(window.nbytes for window in self._cached.values())

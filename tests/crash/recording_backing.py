@@ -58,6 +58,9 @@ class RecordingBacking:
     def statistics(self) -> MappingStatistics:
         return self._inner.statistics()
 
+    def windows_of(self, offset: int, length: int) -> dict[int, int]:
+        return self._inner.windows_of(offset, length)
+
     def mappings(self) -> int:
         return self._inner.mappings()
 

@@ -1,6 +1,7 @@
 """The verbs of the command that look at stores and mounts, and what every verb has in common."""
 
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -11,12 +12,26 @@ import lmdb
 import pytest
 
 from mapfs import __version__
+from mapfs.cli.stat import describe
 from tests.conftest import MakeVolume
-from tests.mount.volume import MAPFS, Volume, mapfs, process, refusal, run
+from tests.mount.volume import MAPFS, Volume, both_transports, mapfs, process, refusal, run
+from tests.posix.as_user import ALICE, as_user
 
 pytestmark = pytest.mark.mount
 
-VERBS = ("mkfs", "mount", "umount", "control", "metrics", "top", "trace", "stat", "df", "fsck")
+VERBS = (
+    "mkfs",
+    "mount",
+    "umount",
+    "control",
+    "metrics",
+    "top",
+    "trace",
+    "stat",
+    "advise",
+    "df",
+    "fsck",
+)
 
 
 # stat
@@ -48,7 +63,8 @@ def test_stat_prints_json_for_scripts(mnt: Path) -> None:
     kinds = ["directory", "directory", "file", "symlink", "fifo"]
     assert [each["type"] for each in described] == kinds
     root, directory, file, link, fifo = described
-    assert root["fs"] == json.loads(os.getxattr(mnt, "user.mapfs.fs.json"))
+    fs = json.loads(os.getxattr(mnt, "user.mapfs.fs.json"))
+    assert {**root["fs"], "page_table_bytes": 0} == {**fs, "page_table_bytes": 0}
     assert directory["dir"]["rslack"] == file["file"]["slack"] == 4089
     assert directory["links"] == 2
     assert {"file", "dir", "fs"}.isdisjoint(link.keys() | fifo.keys())
@@ -59,6 +75,79 @@ def test_stat_prints_json_for_scripts(mnt: Path) -> None:
             found.st_uid,
             found.st_gid,
         )
+
+
+def test_stat_shows_what_is_in_memory_twice(mnt: Path) -> None:
+    path = mnt / "file"
+    path.write_bytes(b"x" * 10_000)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        path.read_bytes()
+        (described,) = json.loads(mapfs("stat", "--json", path).stdout)
+        assert described["kernel"] == {"resident": 12_288, "dirty": 0}
+        assert described["file"]["resident"] == 12_288
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    (described,) = json.loads(mapfs("stat", "--json", path).stdout)
+    assert described["kernel"]["resident"] == 0
+    assert described["file"]["resident"] == 12_288
+    with path.open("r+b", buffering=0) as file:
+        file.write(b"y")
+        (described,) = json.loads(mapfs("stat", "--json", path).stdout)
+        assert described["kernel"]["dirty"] in (0, 4096)  # the kernel may have written it back
+    (mnt / "empty").touch()
+    (described,) = json.loads(mapfs("stat", "--json", mnt / "empty").stdout)
+    assert described["kernel"] == {"resident": 0, "dirty": 0}
+
+
+def test_stat_lists_extents(mnt: Path) -> None:
+    path = mnt / "file"
+    with path.open("wb", buffering=0) as file:
+        for page in (1, 3):
+            os.pwrite(file.fileno(), b"x", page * 4096)
+        os.fsync(file.fileno())
+    (described,) = json.loads(mapfs("stat", "--extents", "--json", path).stdout)
+    extents = described["extents"]
+    assert [(each["offset"], each["length"]) for each in extents] == [(4096, 4096), (12_288, 4096)]
+    shown = mapfs("stat", "--extents", path).stdout
+    assert f"12288: 4096 bytes at {extents[1]['store_offset']} of the store" in shown
+    assert "extents" not in json.loads(mapfs("stat", "--json", path).stdout)[0]
+    assert "extents" not in json.loads(mapfs("stat", "--extents", "--json", mnt).stdout)[0]
+
+
+@pytest.mark.root
+@both_transports
+def test_what_is_in_memory_is_the_same_for_every_user(
+    open_directory: Path, make_volume: MakeVolume
+) -> None:
+    volume = make_volume(directory=open_directory)
+    volume.mkfs()
+    path = volume.mount("--allow-other") / "file"
+    path.write_bytes(b"x" * (1 << 20))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    os.setxattr(path, "user.mapfs.advice", b"dontneed")  # and then bring a part in again
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    with mmap.mmap(-1, 64 << 10) as aligned:
+        os.setxattr(path, "user.mapfs.advice", b"random")
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert os.preadv(fd, [aligned], 0) == 64 << 10
+    os.close(fd)
+    names = ("user.mapfs.file.resident", "user.mapfs.file.dirty")
+    mine = [os.getxattr(path, name) for name in names]
+    assert mine == [b"65536", b"0"]
+    assert "kernel" in describe(path)
+
+    def ask() -> None:
+        assert [os.getxattr(path, name) for name in names] == mine
+        with pytest.raises(PermissionError):
+            os.close(os.open(path, os.O_RDWR))
+        described = describe(path)
+        assert described["file"]["resident"] == 64 << 10
+        assert "kernel" not in described  # it would not tell, or mincore(2) would lie
+
+    as_user(ALICE, ask)
+    os.chown(path, ALICE.uid, ALICE.gid)
+    as_user(ALICE, lambda: describe(path)["kernel"])
 
 
 def test_stat_goes_on_after_a_path_that_fails(mnt: Path, tmp_path: Path) -> None:
