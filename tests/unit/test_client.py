@@ -11,9 +11,9 @@ import pytest
 
 from mapfs.cli import client as module
 from mapfs.cli.client import ControlClient
-from mapfs.mounts import Mount
 from mapfs.errors import MapfsError, MountError, MountGoneError
 from mapfs.fuse.control import abstract_name
+from mapfs.mounts import Mount
 
 Serve = Callable[[socket.socket], None]
 DEVICE = os.makedev(240, os.getpid() & 0xFFFFF)
