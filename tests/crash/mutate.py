@@ -22,6 +22,7 @@ settings.load_profile("mutant")
 """
 _FULL = ("tests/faults/test_full.py",)
 _ERRORS = ("tests/faults/test_io_errors.py", "tests/unit/test_synced_file.py")
+_LEASES = ("tests/unit/test_leases.py",)
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
 
@@ -40,6 +41,27 @@ class Mutation:
 
 
 MUTATIONS = (
+    Mutation(
+        "mapped pages are given to other files",
+        "store/transaction.py",
+        "        self.leased = leased_pages(self._backing, freed, self._page_size)\n",
+        "",
+        _LEASES,
+    ),
+    Mutation(
+        "pages that were mapped are never looked at again",
+        "store/allocator.py",
+        "        self._retry_leased()\n",
+        "",
+        _LEASES,
+    ),
+    Mutation(
+        "a part of freed pages that is mapped is forgotten",
+        "store/allocator.py",
+        "        self._leased.extend(leased)\n",
+        "",
+        _LEASES,
+    ),
     Mutation(
         "the catalog commits before the data are synced",
         "store/transaction.py",
