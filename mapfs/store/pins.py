@@ -31,11 +31,6 @@ class Pins:
         """The address space that the pins take."""
         return sum(length for length, _ in self._mappings.values())
 
-    @property
-    def count(self) -> int:
-        """How many mappings there are."""
-        return len(self._mappings)
-
     def pin(self, offset: int, length: int) -> None:
         """Keep in memory what is or comes there; `hold` brings it in. What is pinned stays so.
 

@@ -35,14 +35,6 @@ class Windows:
         self._mapped = self._unmapped = 0
         self._mapping_seconds = self._unmapping_seconds = 0.0
 
-    def __len__(self) -> int:
-        """The number of windows that are kept."""
-        return len(self._cached)
-
-    def __contains__(self, number: int) -> bool:
-        """Whether a window is kept."""
-        return number in self._cached
-
     def resize(self, size: int) -> None:
         """The file has grown. Drops the last window if it ended at the old size."""
         last = self.size // self.window_bytes
