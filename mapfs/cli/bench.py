@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mapfs.cli.parameters import SIZE
+from mapfs.cli.terminal import console
 from mapfs.errors import StoreError
 
 if TYPE_CHECKING:
@@ -150,14 +151,16 @@ def _progress(claims: "list[Claim]") -> Iterator[tuple[Begin, Callable[[], None]
     if not sys.stderr.isatty():
         yield (lambda _claim, _subject: None), (lambda: None)
         return
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), *Progress.get_default_columns()[:2], MofNCompleteColumn())
-    console = Console(stderr=True)
     # Claims fork, and a thread that draws would not be there in a child.
     with Progress(
-        *columns, TimeElapsedColumn(), console=console, transient=True, auto_refresh=False
+        *columns,
+        TimeElapsedColumn(),
+        console=console(stderr=True),
+        transient=True,
+        auto_refresh=False,
     ) as bar:
         task = bar.add_task("", total=sum(len(claim.subjects) for claim in claims), completed=-1)
 
@@ -168,16 +171,15 @@ def _progress(claims: "list[Claim]") -> Iterator[tuple[Begin, Callable[[], None]
 
 
 def _print_table(results: "Sequence[Result]") -> None:
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console(highlight=False)
+    screen = console()
     for result in results:
         claim = result.claim
         colour = _COLOURS[result.verdict]
-        console.print(f"[bold]{claim.name}[/], {claim.side} mmap: [{colour}]{result.verdict}[/]")
-        console.print(f"  {claim.sentence}", soft_wrap=True)
+        screen.print(f"[bold]{claim.name}[/], {claim.side} mmap: [{colour}]{result.verdict}[/]")
+        screen.print(f"  {claim.sentence}", soft_wrap=True)
         table = Table(box=None, show_header=False, padding=(0, 2, 0, 2), collapse_padding=True)
         table.add_column(no_wrap=True)
         table.add_column(no_wrap=True)
@@ -186,5 +188,5 @@ def _print_table(results: "Sequence[Result]") -> None:
             colour = _COLOURS[finding.verdict]
             reason = escape(finding.reason)
             table.add_row(finding.subject, f"[{colour}]{finding.verdict}[/]", reason)
-        console.print(table)
-        console.print()
+        screen.print(table)
+        screen.print()
