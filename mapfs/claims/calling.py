@@ -12,7 +12,7 @@ from mapfs.claims.claim import MARGIN, Claim, Figure, Finding, Side, Verdict
 from mapfs.claims.ground import Ground
 from mapfs.claims.processes import Effort, effort_of
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import MOUNTED, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
 
 _ACCESS_BYTES: Final = 4096
 _MOST_ACCESSES: Final = 4096
@@ -101,7 +101,7 @@ CLAIM: Final = Claim(
         " a hundred accesses, and the first enters the kernel less often than pread(2)"
     ),
     factor="entries into the kernel by pread(2) / by the first pass over a mapping",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     unit="times",
 )

@@ -12,7 +12,7 @@ from mapfs.claims.claim import Claim, Figure, Finding, Side, explained, judged
 from mapfs.claims.ground import Ground
 from mapfs.claims.processes import Effort, effort_of
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import MOUNTED, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
 
 _BUFFER_BYTES: Final = 1 << 20
 _MIB: Final = 1 << 20
@@ -93,7 +93,7 @@ CLAIM: Final = Claim(
         " read(2) into a buffer of 1 MiB"
     ),
     factor="CPU time of read(2) / of the mapping, pages present",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     unit="ms/GiB",
 )

@@ -10,7 +10,7 @@ from typing import Final
 from mapfs.claims.claim import Axes, Claim, Figure, Finding, Series, Side, explained, judged
 from mapfs.claims.ground import Ground
 from mapfs.claims.samples import Interval, Spread, ratio
-from mapfs.claims.subject import MOUNTED, PAGE_BYTES, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
 from mapfs.claims.units import bytes_label
 
 _LEAST_BYTES: Final = 1 << 10
@@ -137,7 +137,7 @@ CLAIM: Final = Claim(
     ),
     rule="holds if at the smallest size the mapping takes longer than read(2) into a new buffer",
     factor="time of read(2) / of the mapping, smallest size",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     axes=Axes("size of the file", "µs", is_x_bytes=True),
 )

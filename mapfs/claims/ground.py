@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.interrupts import ended_by_exception, uninterrupted
 from mapfs.claims.mounted import MountedStore
-from mapfs.claims.subject import MOUNTED, MountedSubject, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, DirectSubject, MountedSubject, Subject
 from mapfs.errors import NoSpaceError
 from mapfs.sizes import format_size
 
@@ -60,6 +60,8 @@ class Ground:
         """Files of a kind. Raises `CannotMeasureError` if there can be none here."""
         if label == MOUNTED:
             return MountedSubject(self._store())
+        if label == DIRECT:
+            return DirectSubject(self._store())
         return Subject(self.directory, label)
 
     def _store(self) -> MountedStore:

@@ -11,7 +11,7 @@ from mapfs.claims.ground import Ground
 from mapfs.claims.memory_limit import memory_limit
 from mapfs.claims.processes import in_child
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import MOUNTED, PAGE_BYTES, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
 from mapfs.claims.units import bytes_label
 
 # Touched one after the other, and counted after each of these.
@@ -90,7 +90,7 @@ CLAIM: Final = Claim(
         " more is read-ahead"
     ),
     factor="bytes of the file / bytes in memory",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     axes=Axes("pages touched", "MiB in memory"),
 )

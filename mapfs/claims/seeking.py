@@ -11,7 +11,7 @@ from typing import Final
 from mapfs.claims.claim import Claim, Figure, Finding, Side, explained, judged
 from mapfs.claims.ground import Ground
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import MOUNTED, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
 
 _WORD_BYTES: Final = 8
 _MOST_ACCESSES: Final = 20_000
@@ -79,7 +79,7 @@ CLAIM: Final = Claim(
     ),
     rule="holds if an access through the mapping takes less time than by pread(2)",
     factor="time of pread(2) / of the mapping",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     unit="ns",
 )

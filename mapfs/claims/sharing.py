@@ -9,7 +9,7 @@ from mapfs.claims.claim import Claim, Figure, Finding, Side, Verdict
 from mapfs.claims.ground import Ground
 from mapfs.claims.processes import Memory, Said, children, memory_of
 from mapfs.claims.samples import Spread, ratio, rounded
-from mapfs.claims.subject import MOUNTED, PAGE_BYTES, PLAIN, Access, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Access, Subject
 from mapfs.claims.units import bytes_label
 
 PROCESSES: Final = 4
@@ -118,7 +118,7 @@ CLAIM: Final = Claim(
         " writes pages of a private mapping, these pages"
     ),
     factor="PSS of processes that read the file / that map it",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     unit="MiB of PSS",
 )

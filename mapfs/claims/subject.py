@@ -10,10 +10,12 @@ from typing import Final, Self
 
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.mounted import MountedStore, drop_from_memory
+from mapfs.mapping import open_mapping
 from mapfs.store.syscalls import PageCache
 
 PLAIN: Final = "plain file"
 MOUNTED: Final = "file on a mount"
+DIRECT: Final = "direct mapping"
 STORE: Final = "temporary store"
 PAGE_BYTES: Final = mmap.PAGESIZE
 _FILL_BYTES: Final = 1 << 20
@@ -132,6 +134,31 @@ class MountedSubject(Subject):
     @property
     def server(self) -> int | None:
         return self._store.worker
+
+
+class DirectSubject(MountedSubject):
+    """Files on the mount, of which the store file's own pages are mapped: they can be read only."""
+
+    can_write = False
+
+    def __init__(self, store: MountedStore) -> None:
+        super().__init__(store, DIRECT)
+
+    def map(self, path: Path, access: Access = Access.READ) -> Mapping:
+        assert access is Access.READ
+        return Mapping(open_mapping(path))
+
+    def resident(self, path: Path) -> int:
+        """Bytes that memory has of the store file."""
+        return in_store_memory(path)
+
+    def disown(self, path: Path) -> None:
+        """The store file's pages are brought in by who maps them."""
+        self.drop(path)
+
+    @property
+    def by_read(self) -> Subject:
+        return MountedSubject(self._store)
 
 
 def in_store_memory(path: Path) -> int:

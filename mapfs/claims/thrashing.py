@@ -15,7 +15,7 @@ from mapfs.claims.ground import Ground
 from mapfs.claims.memory_limit import CgroupLimit, cgroup_limit
 from mapfs.claims.processes import effort_of, in_child
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import MOUNTED, PAGE_BYTES, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
 
 _ACCESS_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 1 << 20
@@ -144,7 +144,7 @@ CLAIM: Final = Claim(
         f" and there pread(2) is faster by {MARGIN:g} times at least"
     ),
     factor="speed of the mapping / of pread(2), file does not fit",
-    subjects=(PLAIN, MOUNTED),
+    subjects=(PLAIN, MOUNTED, DIRECT),
     measure=_measure,
     unit="accesses/s",
 )

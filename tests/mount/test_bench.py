@@ -38,7 +38,7 @@ def test_claims_are_measured_and_the_store_is_not_touched(volume: Volume, tmp_pa
     calls, slack = said["claims"]
     assert slack["verdict"] == "holds"
     counts = Counter(each["file"] for each in calls["findings"])
-    assert counts == {"plain file": 1, "file on a mount": 1}
+    assert counts == {"plain file": 1, "file on a mount": 1, "direct mapping": 1}
     for finding in calls["findings"]:
         assert finding["verdict"] == "holds", finding
         assert {figure["count"] for figure in finding["figures"]} == {5}
