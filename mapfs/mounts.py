@@ -1,6 +1,5 @@
 """The mounts that the kernel knows, from proc_pid_mountinfo(5)."""
 
-import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -48,17 +47,21 @@ def _path(field: bytes) -> Path:
 def mount_at(mountpoint: Path) -> Mount | None:
     """The mapfs mounted exactly on `mountpoint`, if any."""
     # A mount whose daemon is gone cannot be resolved, its parent can.
-    paths = {mountpoint.absolute().parent.resolve() / mountpoint.absolute().name}
-    with contextlib.suppress(OSError):
-        paths.add(mountpoint.resolve())
+    paths = {_resolved(mountpoint.absolute().parent) / mountpoint.absolute().name}
+    paths.add(_resolved(mountpoint))
     found = [mount for mount in mapfs_mounts() if mount.mountpoint in paths]
     return found[-1] if found else None
 
 
 def mount_of_store(store: Path) -> Mount | None:
     """The mount of the store at `store`, however that is spelled, if it is mounted."""
-    wanted = store.resolve()
-    return next((mount for mount in mapfs_mounts() if mount.source.resolve() == wanted), None)
+    wanted = _resolved(store)
+    return next((mount for mount in mapfs_mounts() if _resolved(mount.source) == wanted), None)
+
+
+def _resolved(path: Path) -> Path:
+    """The path without symbolic links, as far as they lead anywhere: this raises nothing."""
+    return Path(os.path.realpath(path))
 
 
 def mount_of_device(device: int) -> Mount | None:
