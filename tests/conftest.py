@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mapfs.store.syscalls import PageCache
 from tests.mount.volume import Volume, run
 
 MakeVolume = Callable[..., Volume]
@@ -89,3 +90,15 @@ def loop_device(tmp_path: Path) -> Iterator[Path]:
     device = Path(tried.stdout.strip())
     yield device
     run("losetup", "--detach", device)
+
+
+@pytest.fixture
+def forgetful_host(tmp_path: Path) -> None:
+    """Skips where the file system keeps in memory what it is asked to drop, as tmpfs does."""
+    path = tmp_path / "forgotten"
+    path.write_bytes(bytes(64 << 10))
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        if PageCache(file.fileno()).statistics(0, 64 << 10).resident:
+            pytest.skip("the file system keeps in memory what it is asked to drop")

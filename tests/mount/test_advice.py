@@ -48,7 +48,7 @@ def read_directly(path: Path, offset: int) -> None:
 
 
 @pytest.fixture
-def path(volume: Volume) -> Path:
+def path(forgetful_host: None, volume: Volume) -> Path:
     """A file of 32 MiB on a mount."""
     path = volume.mount() / "file"
     path.write_bytes(b"0123456789abcdef" * (2 * MIB))

@@ -117,7 +117,7 @@ def test_stat_lists_extents(mnt: Path) -> None:
 @pytest.mark.root
 @both_transports
 def test_what_is_in_memory_is_the_same_for_every_user(
-    open_directory: Path, make_volume: MakeVolume
+    forgetful_host: None, open_directory: Path, make_volume: MakeVolume
 ) -> None:
     volume = make_volume(directory=open_directory)
     volume.mkfs()

@@ -245,7 +245,7 @@ def test_pins_in_pieces(tmp_path: Path) -> None:
         assert (len(pins._mappings), locked_bytes()) == (0, before)
 
 
-def test_what_is_asked_of_the_backing(fs: Filesystem) -> None:
+def test_what_is_asked_of_the_backing(forgetful_host: None, fs: Filesystem) -> None:
     backing = fs.store.backing
     assert isinstance(backing, MappedFile)
     number = make(fs, b"a", b"x" * MIB)
