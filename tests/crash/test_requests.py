@@ -86,6 +86,7 @@ def test_what_did_not_fit_the_log_is_known_once_it_is_committed(
     fs = open_fs(bundle)
     number = 0
     while not fs.must_commit:
+        assert number < 1000, "the log does not get full"
         number += 2
         request(fs, number, create(fs, b"%d" % number))
     fs.unanswered.add(number)
@@ -107,6 +108,7 @@ def test_what_is_done_while_the_log_is_full_is_known_when_it_goes_on(
     monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 16384)
     fs = open_fs(bundle)
     while not fs.must_commit:
+        assert fs.store.state.next_id < 1000, "the log does not get full"
         create(fs, b"%d" % fs.store.state.next_id)()
     commit = fs.begin_commit()
     request(fs, 10, create(fs, b"meanwhile"))
