@@ -222,7 +222,8 @@ MUTATIONS = (
         "an operation that raises is not logged",
         "filesystem/durability.py",
         """        except BaseException:
-            self.log_operation()
+            if self.logs_calls:
+                self.log_operation()
             raise
 """,
         """        except BaseException:
