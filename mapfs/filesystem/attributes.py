@@ -12,9 +12,9 @@ from functools import partial
 from typing import Final
 
 from mapfs.errors import NoAttributeError, ReadOnlyError
-from mapfs.filesystem.content import Content
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
+from mapfs.filesystem.placement import Placement
 from mapfs.filesystem.slack import slack_bytes, what_if
 from mapfs.format.layout import Layout
 from mapfs.format.records import ROOT_INODE, Inode
@@ -42,12 +42,12 @@ class Attributes:
     """What each inode answers under `user.mapfs.`."""
 
     def __init__(
-        self, store: Store, inodes: InodeTable, extents: ExtentMap, content: Content
+        self, store: Store, inodes: InodeTable, extents: ExtentMap, placement: Placement
     ) -> None:
         self._store = store
         self._inodes = inodes
         self._extents = extents
-        self._content = content
+        self._placement = placement
 
     def get(self, inode: Inode, name: bytes) -> bytes:
         """The value of a virtual attribute. Raises `NoAttributeError` for any other name."""
@@ -67,10 +67,10 @@ class Attributes:
     def _layout(self, inode: Inode, behind: bytes) -> Layout:
         """Where the file's bytes are, from an offset on if `.OFFSET` is behind the name."""
         if not behind:
-            return self._content.layout(inode)
+            return self._placement.layout(inode)
         if behind[:1] != b"." or not behind[1:].isdigit() or len(behind) > _MOST_DIGITS:
             raise NoAttributeError("no such attribute")
-        return self._content.layout(inode, int(behind[1:]))
+        return self._placement.layout(inode, int(behind[1:]))
 
     def refuse_change(self, inode: Inode, name: bytes) -> None:
         """Raise `ReadOnlyError` for an attribute that exists, `NoAttributeError` for another."""
@@ -103,10 +103,10 @@ class Attributes:
             "slack.tail": lambda: inode.tail,
             "slack.prealloc": lambda: inode.prealloc * page_size,
             "extents": lambda: inode.extents,
-            "resident": lambda: self._content.cached_bytes(inode)[0],
-            "dirty": lambda: self._content.cached_bytes(inode)[1],
-            "mapped": lambda: sum(self._content.mapped(inode).values()),
-            "windows": lambda: len(self._content.mapped(inode)),
+            "resident": lambda: self._placement.cached_bytes(inode)[0],
+            "dirty": lambda: self._placement.cached_bytes(inode)[1],
+            "mapped": lambda: sum(self._placement.mapped(inode).values()),
+            "windows": lambda: len(self._placement.mapped(inode)),
         }
         for label, size in WHAT_IF_SIZES.items():
             values[f"slack.at.{label}"] = partial(

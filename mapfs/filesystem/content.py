@@ -5,10 +5,8 @@ page or in preallocated ones, may be anything that was once in this file: a cras
 back and leave the bytes. So whatever makes a file longer with a gap zeroes the gap (`_expose`).
 """
 
-import errno
 import os
 from collections.abc import Iterator
-from itertools import islice
 from typing import Final
 
 from mapfs.errors import (
@@ -20,30 +18,28 @@ from mapfs.errors import (
 )
 from mapfs.filesystem.advice import Advisor
 from mapfs.filesystem.clock import now
-from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import InodeTable
+from mapfs.filesystem.placement import Placement
 from mapfs.format.extent import Extent, pages_for
-from mapfs.format.layout import Layout, Piece
-from mapfs.format.records import MAX_U64, Advice, Inode
+from mapfs.format.records import MAX_U64, Inode
 from mapfs.store.backing import Data
-from mapfs.store.machine_pages import Run
 from mapfs.store.store import Store
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
-# What is brought in ahead of who reads in order and said so.
-_BEHIND_BYTES: Final = 16 << 20
-# Three numbers below 2^63 each, as JSON, in the 64 KiB that an attribute can have (xattr(7)).
-_MOST_PIECES: Final = 900
-_MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Content:
     """The bytes of regular files."""
 
     def __init__(
-        self, store: Store, inodes: InodeTable, extents: ExtentMap, advisor: Advisor
+        self,
+        store: Store,
+        inodes: InodeTable,
+        extents: ExtentMap,
+        placement: Placement,
+        advisor: Advisor,
     ) -> None:
         self._store = store
         self._advisor = advisor
@@ -51,6 +47,7 @@ class Content:
         self._page_size = store.page_size
         self._inodes = inodes
         self._extents = extents
+        self._runs = placement.runs
 
     def read(self, inode: Inode, offset: int, size: int) -> list[memoryview]:
         """Up to `size` bytes as views of the mapping, less at the end of the file.
@@ -67,20 +64,6 @@ class Content:
             else:
                 views.extend(self._backing.read(where, length))
         return views
-
-    def _runs(self, inode: Inode, offset: int, end: int) -> list[tuple[int | None, int]]:
-        """The bytes from `offset` to `end` as (store offset or None for a hole, length)."""
-        size = self._page_size
-        first, last = offset // size, pages_for(end, size)
-        found = self._extents.find(inode.number, first)
-        if found is not None and found.page + found.count >= last:
-            return [((found.start - found.page) * size + offset, end - offset)]
-        runs: list[tuple[int | None, int]] = []
-        for page, count, start in self._extents.pieces(inode.number, first, last):
-            low, high = max(offset, page * size), min(end, (page + count) * size)
-            where = None if start is None else start * size + low - page * size
-            runs.append((where, high - low))
-        return runs
 
     def overwrite(self, inode: Inode, offset: int, data: Data) -> bool:
         """Write over bytes that the file has, and change nothing else, not even the times.
@@ -320,97 +303,6 @@ class Content:
                     return done
                 raise
         return done
-
-    def cached_bytes(self, inode: Inode) -> tuple[int, int | None]:
-        """The bytes of a file that are in memory, and that are dirty there (None: unknown)."""
-        resident, dirty = 0, 0
-        known = True
-        for where, length in self._stored(inode.number):
-            found = self._backing.cached(where, length)
-            resident += found.resident * _MACHINE_PAGE
-            known = known and found.dirty is not None
-            dirty += (found.dirty or 0) * _MACHINE_PAGE
-        return resident, dirty if known else None
-
-    def mapped(self, inode: Inode) -> dict[int, int]:
-        """The windows that have mapped parts of a file, and how many bytes of it each has."""
-        found: dict[int, int] = {}
-        for run in self._stored(inode.number):
-            for window, length in self._backing.windows_of(*run).items():
-                found[window] = found.get(window, 0) + length
-        return found
-
-    def _stored(self, number: int) -> Iterator[tuple[int, int]]:
-        for mapping in self._extents.mappings(number):
-            yield mapping.start * self._page_size, mapping.count * self._page_size
-
-    def layout(self, inode: Inode, offset: int = 0) -> Layout:
-        """Where a file's bytes are in the store file, from the page with `offset` on.
-
-        At most 900 extents, so that it fits into an extended attribute. Raises `OSError` (EIO) if
-        bytes of the file are lost: who reads them by himself would not hear of it.
-        """
-        self.require_written(inode.number)
-        size = self._page_size
-        end = pages_for(inode.size, size)
-        mappings = self._extents.mappings(inode.number, offset // size, end)
-        found = [
-            Piece(each.page * size, each.start * size, each.count * size)
-            for each in islice(mappings, _MOST_PIECES + 1)
-        ]
-        more = found[_MOST_PIECES].offset if len(found) > _MOST_PIECES else None
-        pieces = tuple(found[:_MOST_PIECES])
-        return Layout(inode.size, size, self._backing.identity(), pieces, more)
-
-    def require_written(self, number: int) -> None:
-        """Raise `OSError` (EIO) if the disk refused bytes of a file."""
-        lost = self._backing.lost
-        if lost and any(lost.touches(*run) for run in self._stored(number)):
-            raise OSError(errno.EIO, f"inode {number} has bytes that could not be written")
-
-    def cold_loader(self, inode: Inode, offset: int, size: int) -> ColdLoader | None:
-        """What brings a range into memory, or None if all of it is there."""
-        end = min(offset + size, inode.size)
-        if offset >= end:
-            return None
-        runs = self._runs(inode, offset, end)
-        cold = [
-            (where, length)
-            for where, length in runs
-            if where is not None and not self._is_cached(where, length)
-        ]
-        if inode.advice is not Advice.NORMAL:
-            return self._advised_loader(inode, end, cold, is_whole=len(runs) == 1)
-        return ColdLoader(self._backing, cold, is_whole=len(runs) == 1) if cold else None
-
-    def _advised_loader(
-        self, inode: Inode, end: int, cold: list[Run], *, is_whole: bool
-    ) -> ColdLoader | None:
-        """What `cold_loader` gives for a file that has an advice."""
-        must_take_up = self._advisor.must_take_up(inode)
-        if not cold and not must_take_up:
-            return None
-        ahead = inode.advice is not Advice.RANDOM
-        has_more = must_take_up or inode.advice is Advice.PIN
-        loader = ColdLoader(self._backing, cold, is_whole=is_whole and not has_more, ahead=ahead)
-        if must_take_up:
-            loader.first = self._advisor.take_up(inode)
-        if inode.advice is Advice.SEQUENTIAL:
-            loader.behind = self.store_runs(inode, end, _BEHIND_BYTES)
-        return loader
-
-    def store_runs(self, inode: Inode, offset: int, size: int) -> list[Run]:
-        """The bytes of a range that are in the store, as (store offset, length)."""
-        end = min(offset + size, inode.size)
-        if offset >= end:
-            return []
-        runs = self._runs(inode, offset, end)
-        return [(where, length) for where, length in runs if where is not None]
-
-    def _is_cached(self, where: int, length: int) -> bool:
-        start = where - where % _MACHINE_PAGE
-        pages = pages_for(where + length - start, _MACHINE_PAGE)
-        return self._backing.cached(start, pages * _MACHINE_PAGE).resident >= pages
 
 
 def require_file(inode: Inode) -> Inode:

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar, cast
 
 from mapfs.errors import MapfsError, ReadOnlyError
-from mapfs.filesystem.content import Content
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.metadata import AccessTimes, Metadata
+from mapfs.filesystem.placement import Placement
 from mapfs.store.store import Condition, Store
 from mapfs.store.transaction import Commit, LogSync
 
@@ -57,7 +57,7 @@ class Durability:
     request = 0
     is_time_change = False
     _inodes: InodeTable
-    _content: Content
+    _placement: Placement
     _metadata: Metadata
 
     def log_operation(self, request: int = 0) -> None:
@@ -108,7 +108,7 @@ class Durability:
 
     def require_written(self, number: int) -> None:
         """For fsync, after a commit: raise `OSError` (EIO) if bytes of the file are lost."""
-        self._content.require_written(number)
+        self._placement.require_written(number)
 
     @property
     def reclaimable(self) -> bool:

@@ -7,7 +7,7 @@ errno of the call's man page, or `OSError`s of the host (EIO, ENOSPC).
 """
 
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -17,21 +17,22 @@ from mapfs.errors import (
     NotADirectoryFileError,
     NotSupportedError,
 )
-from mapfs.filesystem import acl
-from mapfs.filesystem.advice import ADVICE, Advisor, is_advisable
-from mapfs.filesystem.attributes import PREFIX, Attributes, Listing
+from mapfs.filesystem.advice import Advisor
+from mapfs.filesystem.attributes import Attributes, Listing
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.content import Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.durability import Durability, logged
+from mapfs.filesystem.extended_attributes import ExtendedAttributes
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import CacheUse, InodeTable
 from mapfs.filesystem.metadata import AccessTimes, Changes, Metadata
 from mapfs.filesystem.namespace import Namespace
+from mapfs.filesystem.placement import Placement
 from mapfs.filesystem.xattr import XattrTable
 from mapfs.format.layout import Layout, joined_layouts
-from mapfs.format.records import ROOT_INODE, Advice, Inode, Listed, Table, id_key, id_of
+from mapfs.format.records import ROOT_INODE, Inode, Listed, Table, id_key, id_of
 from mapfs.store.backing import Data
 from mapfs.store.store import Store
 from mapfs.store.syscalls import (
@@ -59,7 +60,7 @@ class Statistics:
     free_inodes: int
 
 
-class Filesystem(Durability):
+class Filesystem(ExtendedAttributes, Durability):
     """One mounted or opened filesystem. Takes over the store and closes it."""
 
     def __init__(
@@ -80,12 +81,13 @@ class Filesystem(Durability):
         self._extents = ExtentMap(store.transaction, store.allocator.holds)
         self._inodes = InodeTable(store, self._extents)
         self._advisor = Advisor(store, self._inodes, self._extents)
-        self._content = Content(store, self._inodes, self._extents, self._advisor)
+        self._placement = Placement(store, self._extents, self._advisor)
+        self._content = Content(store, self._inodes, self._extents, self._placement, self._advisor)
         self._directories = DirectoryTable(store, self._inodes)
         self._xattrs = XattrTable(store, self._inodes)
         times = AccessTimes.NONE if store.read_only else access_times
         self._metadata = Metadata(self._inodes, self._content, self._xattrs, times)
-        self._attributes = Attributes(store, self._inodes, self._extents, self._content)
+        self._attributes = Attributes(store, self._inodes, self._extents, self._placement)
         self._names = Namespace(store, self._inodes, self._directories, self._xattrs, self._content)
         self._inodes.adopt(store.replayed.counted)
         if store.read_only:
@@ -142,7 +144,7 @@ class Filesystem(Durability):
 
     def cached_bytes(self, number: int) -> tuple[int, int | None]:
         """The bytes of a file that are in memory, and that are dirty there (None: unknown)."""
-        return self._content.cached_bytes(require_file(self._inodes.get(number)))
+        return self._placement.cached_bytes(require_file(self._inodes.get(number)))
 
     @property
     def cache_use(self) -> CacheUse:
@@ -277,21 +279,21 @@ class Filesystem(Durability):
         file's as long as `recycled` is what it was.
         """
         inode = require_file(self._inodes.get(number))
-        loader = self._content.cold_loader(inode, offset, size)
+        loader = self._placement.cold_loader(inode, offset, size)
         if loader is not None:
             self._metadata.accessed(inode)
         return loader
 
     def store_runs(self, number: int, offset: int, size: int) -> list[tuple[int, int]]:
         """The bytes of a range that are in the store, as (store offset, length): for readahead."""
-        return self._content.store_runs(self._inodes.get(number), offset, size)
+        return self._placement.store_runs(self._inodes.get(number), offset, size)
 
     def layout(self, number: int) -> Layout:
         """Where a regular file is in the store file. Raises `OSError` (EIO) if bytes are lost."""
         inode = require_file(self._inodes.get(number))
-        parts = [self._content.layout(inode)]
+        parts = [self._placement.layout(inode)]
         while (behind := parts[-1].next) is not None:
-            parts.append(self._content.layout(inode, behind))
+            parts.append(self._placement.layout(inode, behind))
         return joined_layouts(parts)
 
     @property
@@ -335,78 +337,6 @@ class Filesystem(Durability):
         return self._content.copy(
             source, offset, require_file(self._inodes.get(target)), to, length
         )
-
-    # Attributes
-
-    def getxattr(self, number: int, name: bytes) -> bytes:
-        """The value of an attribute, `user.mapfs.*` included. Raises `NoAttributeError`."""
-        inode = self._inodes.get(number)
-        if name == ADVICE and is_advisable(inode):
-            return self._advisor.get(inode)
-        if name.startswith(PREFIX):
-            return self._attributes.get(inode, name)
-        return self._xattrs.get(inode, name)
-
-    @logged
-    def setxattr(
-        self,
-        number: int,
-        name: bytes,
-        value: bytes,
-        flags: int = 0,
-        *,
-        keep_setgid: bool = True,
-        caller: Caller | None = None,
-    ) -> None:
-        """Set an attribute; `flags` are XATTR_CREATE or XATTR_REPLACE.
-
-        `keep_setgid` False is for an ACL set by somebody outside the file's group. Advice depends
-        on who gives it; call what `advice_work` returns behind it.
-        """
-        self.store.require_room()
-        inode = self._inodes.get(number)
-        if name == ADVICE and is_advisable(inode):
-            self._advisor.set(inode, value, flags, caller)
-            return
-        if name.startswith(PREFIX):
-            self._attributes.refuse_change(inode, name)
-        self._xattrs.set(inode, name, value, flags)
-        if name == acl.ACCESS and not keep_setgid:
-            inode.mode &= ~stat.S_ISGID
-
-    def advice_work(self, number: int) -> Callable[[], None] | None:
-        """What a worker thread should call once an advice was set, or None. Raises `OSError`."""
-        return self._advisor.work(self._inodes.get(number))
-
-    def advice(self, number: int) -> Advice:
-        """How a file will be used, for who reads ahead."""
-        return self._inodes.get(number).advice
-
-    @logged
-    def removexattr(self, number: int, name: bytes) -> None:
-        """Remove an attribute. Raises `NoAttributeError`. Without an advice it is `normal`."""
-        inode = self._inodes.get(number)
-        if name == ADVICE and is_advisable(inode):
-            self._advisor.set(inode, b"normal", 0, None)
-            return
-        if name.startswith(PREFIX):
-            self._attributes.refuse_change(inode, name)
-        self._xattrs.remove(inode, name)
-
-    def listxattr(self, number: int, *, privileged: bool = True) -> list[bytes]:
-        """The names of an inode's attributes; virtual ones as `Listing` says.
-
-        Only the privileged see `trusted.*` (xattr(7)).
-        """
-        inode = self._inodes.get(number)
-        names = self._xattrs.names(inode)
-        if not privileged:
-            names = [name for name in names if not name.startswith(b"trusted.")]
-        at_root = self._listing is Listing.ROOT_ONLY and number == ROOT_INODE
-        if at_root or self._listing is Listing.ALWAYS:
-            names.extend(self._attributes.names(inode))
-            names.extend([ADVICE] if is_advisable(inode) else [])
-        return names
 
     # The whole
 

@@ -304,8 +304,8 @@ MUTATIONS = (
     ),
     Mutation(
         "fsync does not tell of lost bytes",
-        "filesystem/content.py",
-        "        if lost and any(lost.touches(*run) for run in self._stored(number)):\n",
+        "filesystem/placement.py",
+        "        if lost and any(lost.touches(*run) for run in self.stored(number)):\n",
         "        if False:\n",
         _ERRORS,
     ),

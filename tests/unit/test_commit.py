@@ -269,7 +269,7 @@ def test_data_that_could_not_be_synced_are_written_again(
         fs.commit()
     assert fs.getxattr(ROOT, b"user.mapfs.fs.state") == b"degraded"
     monkeypatch.undo()
-    (where, length) = next(fs._content._stored(number))
+    (where, length) = next(fs._placement.stored(number))
     again: list[tuple[int, bytes]] = []
     monkeypatch.setattr(
         synced_file, "_put", lambda _fd, data, offset: again.append((offset, bytes(data)))
@@ -301,7 +301,7 @@ def test_an_fsync_after_a_commit_that_failed_takes_a_commit(fs: Filesystem) -> N
 def test_an_fsync_of_bytes_that_are_not_lost_any_more_takes_a_commit(fs: Filesystem) -> None:
     """They are lost in the catalog's list, and would be after a power cut."""
     number = make(fs, b"one", b"1" * PAGE)
-    fs.store.backing.lost = MachinePages(fs._content._stored(number))
+    fs.store.backing.lost = MachinePages(fs._placement.stored(number))
     fs.commit()
     fs.write(number, 0, b"2" * PAGE)
     assert not fs.store.backing.lost

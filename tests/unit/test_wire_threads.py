@@ -31,14 +31,14 @@ def cold(fs, monkeypatch):
     """A file that is never in memory, and its content."""
     content = b"".join(b"%08d" % number for number in range(PAGE))
     number = make(fs, b"cold", content)
-    loader = type(fs._content).cold_loader
+    loader = type(fs._placement).cold_loader
 
     def cold_loader(self, inode, offset, size):
         with monkeypatch.context() as patch:
             patch.setattr(self, "_is_cached", lambda *_: False)
             return loader(self, inode, offset, size)
 
-    monkeypatch.setattr(type(fs._content), "cold_loader", cold_loader)
+    monkeypatch.setattr(type(fs._placement), "cold_loader", cold_loader)
     return number, content
 
 
