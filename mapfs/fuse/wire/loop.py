@@ -23,8 +23,9 @@ from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
 from mapfs.fuse.tracing import Event
 from mapfs.fuse.wire.answers import FULL, Answers, errno_of, operation_name
+from mapfs.fuse.wire.content_handlers import ContentHandlers, Threads
 from mapfs.fuse.wire.describing import describe
-from mapfs.fuse.wire.handlers import Handlers, Threads
+from mapfs.fuse.wire.handlers import Handlers
 from mapfs.fuse.wire.negotiation import BUFFER_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import (
@@ -87,11 +88,15 @@ class WireTransport:
         threads = Threads(self._notifications, self._reads, self._syncs)
         self.counters = answers.counters
         self._trace: Callable[[Event], None] | None = None
-        self._handlers = Handlers(filesystem, committer, threads, self.counters, options, flags)
-        self._table = self._handlers.table()
+        handlers = Handlers(filesystem, options, flags)
+        self._contents = ContentHandlers(filesystem, committer, threads, self.counters, options)
+        # What is in neither table is answered ENOSYS, and the kernel does not ask again. That is
+        # how it learns to open, flush and close without a message, and to make files by MKNOD,
+        # which needs no message at close.
+        self._table = handlers.table() | self._contents.table()
         self._is_taken_over = is_taken_over
         self.is_handed_over = False
-        self._executed = answers_of_executed(self._handlers)
+        self._executed = answers_of_executed(handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._looks = _MOST_LOOKS
         self._forgotten: deque[int] = deque()
@@ -359,11 +364,11 @@ class WireTransport:
         return not self._poll.poll(0)
 
     def _sync_later(self, request: Request) -> None:
-        answer = self._handlers.commit(request.nodeid)
+        answer = self._contents.commit(request.nodeid)
         self._nursery.start_soon(self._answer_later, request, answer)
 
     def _read_later(self, request: Request) -> None:
-        answer = self._handlers.read_cold(request)
+        answer = self._contents.read_cold(request)
         self._nursery.start_soon(self._answer_later, request, answer)
 
     def _forget(self, nodeid: int) -> None:
