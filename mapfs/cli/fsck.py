@@ -15,7 +15,7 @@ from mapfs.cli.terminal import progress
 from mapfs.errors import DamagedStoreError, MapfsError
 
 if TYPE_CHECKING:
-    from mapfs.filesystem.check import Finding
+    from mapfs.filesystem.finding import Finding
     from mapfs.store.store import Store
 
 # The exit codes of fsck(8).

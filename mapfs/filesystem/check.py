@@ -5,14 +5,13 @@ Memory is one bit for each page of the store and some numbers for each directory
 Nothing that a catalog holds ends a check early: what does not decode is a finding.
 """
 
-import stat
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from mapfs.errors import DamagedStoreError
-from mapfs.filesystem.directory import MAX_NAME_BYTES
 from mapfs.filesystem.extents import ExtentMap
+from mapfs.filesystem.finding import Finding
+from mapfs.filesystem.names_check import NamesCheck, stray_link
 from mapfs.filesystem.survey import (
     BEHIND,
     ID_BYTES,
@@ -22,32 +21,23 @@ from mapfs.filesystem.survey import (
     Record,
     Shape,
     counts_of,
-    entry_of,
     free_of,
-    home_of,
     inode_of,
     is_id,
     loose,
     mapping_of,
-    names,
     path_of,
     share_of,
     tree_totals,
-    type_of,
 )
 from mapfs.format.extent import Extent, Mapping
 from mapfs.format.records import (
     HAS_ATTRIBUTES,
     ROOT_INODE,
-    Entry,
     Inode,
-    Listed,
     Table,
     id_key,
     id_of,
-    name_key,
-    name_of,
-    pack_count,
     pair_key,
     pair_of,
     unpack_count,
@@ -58,14 +48,6 @@ from mapfs.store.store import Store
 _PROGRESS_RECORDS: Final = 4096
 
 Progress: TypeAlias = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong: which invariant does not hold, and where."""
-
-    invariant: str
-    message: str
 
 
 def _reported(records: Iterable[Record], report: Callable[[bytes], Finding]) -> Iterator[Finding]:
@@ -103,7 +85,8 @@ class Check:
         """Everything that is wrong, invariant by invariant; nothing for a good store."""
         self._pages.claim(Extent(0, self._store.superblock.metadata_pages))
         yield from self._inode_records()
-        yield from self._entries()
+        names = NamesCheck(self._store, self._records, self._directories)
+        yield from names.findings(self._homes, self._links)
         yield from self._tree()
         yield from self._free_space()
         yield from self._accounting()
@@ -125,7 +108,7 @@ class Check:
         )
         strays = (
             (extents, self._stray_extent),
-            (links, self._stray_link),
+            (links, stray_link),
             (orphans, self._stray_orphan),
             (attributes, self._stray_attribute),
         )
@@ -152,9 +135,6 @@ class Check:
 
     def _stray_extent(self, key: bytes) -> Finding:
         return Finding("extent-owner", f"extents of inode {id_of(key)}, which is no file")
-
-    def _stray_link(self, key: bytes) -> Finding:
-        return Finding("link-entry", f"inode {id_of(key)} is said to have a name it has not")
 
     def _stray_orphan(self, key: bytes) -> Finding:
         return Finding("orphan", f"inode {id_of(key)} is listed as an orphan and is none")
@@ -254,89 +234,6 @@ class Check:
             before = self._counted.get(inode.parent, Totals())
             share = share_of(inode, self._page_size, self._extents)
             self._counted[inode.parent] = before.plus(share)
-
-    def _entries(self) -> Iterator[Finding]:
-        """Every entry is listed, stands for an inode, and that inode knows it.
-
-        No two entries can be served by one record, so equal counts leave none over.
-        """
-        entries = homes = links = wrong = 0
-        for key, value in self._records(Table.ENTRIES):
-            entries += 1
-            try:
-                entry = entry_of(key, value)
-            except DamagedStoreError as error:
-                wrong += 1
-                yield Finding("record-decodes", f"a directory entry: {error}")
-                continue
-            for finding in self._entry(id_of(key), name_of(key), entry):
-                wrong += 1
-                yield finding
-            is_home = self._is_home
-            homes, links = homes + is_home, links + (not is_home)
-        if wrong or entries != sum(1 for _ in self._records(Table.COOKIES)):
-            yield from self._listings()
-        if wrong or homes != self._homes:
-            yield from self._home_entries()
-        if wrong or links != self._links:
-            yield from self._further_names()
-
-    def _entry(self, parent: int, name: bytes, entry: Entry) -> Iterator[Finding]:
-        target = self._transaction.get(Table.INODES, id_key(entry.inode))
-        home = (0, 0) if target is None else home_of(target)
-        self._is_home = home == (parent, entry.cookie)
-        directory = self._directories.get(parent)
-        if directory is None:
-            yield Finding("entry-parent", f"{name!r} is in {parent}, which is no directory")
-            return
-        directory.entries += 1
-        directory.subdirs += entry.type == stat.S_IFDIR
-        if target is None or type_of(target) != entry.type or entry.inode == ROOT_INODE:
-            yield Finding("entry-target", f"{name!r} in {parent} names no inode of its type")
-        elif not self._is_home and not self._is_link(parent, entry, home[1]):
-            yield Finding("entry-link", f"{name!r} in {parent} is unknown to its inode")
-        if not is_id(entry.cookie) or entry.cookie >= self._store.state.next_id:
-            yield Finding("inode-number", f"cookie {entry.cookie} was never handed out")
-        found = self._transaction.get(Table.COOKIES, pair_key(parent, entry.cookie))
-        if found != Listed(entry.cookie, entry.inode, entry.type, name).pack():
-            yield Finding("entry-listed", f"{name!r} in {parent} is not listed as it is named")
-
-    def _is_link(self, parent: int, entry: Entry, home_cookie: int) -> bool:
-        link = self._transaction.get(Table.LINKS, pair_key(entry.inode, entry.cookie))
-        return link == pack_count(parent) and entry.cookie != home_cookie
-
-    def _listings(self) -> Iterator[Finding]:
-        for key, value in self._records(Table.COOKIES):
-            try:
-                parent, cookie = pair_of(key)
-                listed = Listed.unpack(key, value)
-            except DamagedStoreError as error:
-                yield Finding("record-decodes", f"a listing: {error}")
-                continue
-            name = listed.name[: MAX_NAME_BYTES + 1]  # LMDB refuses to look for long keys
-            found = self._transaction.get(Table.ENTRIES, name_key(parent, name))
-            if found != Entry(listed.inode, cookie, listed.type).pack():
-                yield Finding("listed-entry", f"{listed.name!r} in {parent} is listed, not named")
-
-    def _home_entries(self) -> Iterator[Finding]:
-        for key, value in self._records(Table.INODES):
-            parent, cookie = home_of(value)
-            number = id_of(key.rjust(ID_BYTES, b"\0"))
-            listing = self._transaction.get(Table.COOKIES, pair_key(parent, cookie))
-            if cookie and number != ROOT_INODE and not names(listing, number):
-                yield Finding("home-entry", f"inode {number} has no home entry")
-
-    def _further_names(self) -> Iterator[Finding]:
-        for key, value in self._records(Table.LINKS):
-            try:
-                number, cookie = pair_of(key)
-                listing = self._transaction.get(
-                    Table.COOKIES, pair_key(unpack_count(value), cookie)
-                )
-            except DamagedStoreError:
-                continue  # found when its inode was checked
-            if not names(listing, number):
-                yield self._stray_link(key)
 
     def _tree(self) -> Iterator[Finding]:
         """Every directory hangs on the root, and counts what is below it."""

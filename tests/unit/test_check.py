@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mapfs.filesystem.check import Check, Finding
+from mapfs.filesystem.check import Check
 from mapfs.filesystem.filesystem import Filesystem
+from mapfs.filesystem.finding import Finding
 from mapfs.format.extent import Extent
 from mapfs.format.records import (
     Entry,

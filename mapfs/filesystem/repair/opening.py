@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mapfs.errors import DamagedStoreError
-from mapfs.filesystem.check import Finding
 from mapfs.filesystem.clock import now
+from mapfs.filesystem.finding import Finding
 from mapfs.filesystem.survey import INODE_BYTES, LAST_ID, is_id, type_of
 from mapfs.format.records import (
     FIRST_ID,
