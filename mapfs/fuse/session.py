@@ -136,7 +136,7 @@ class _Session:
     def _make_transport(self, fd: int) -> ServingTransport:
         """The transport asked for; what another one needs is not imported."""
         if self._options.transport is Transport.PYFUSE3:
-            from mapfs.fuse.pyfuse3_transport import Pyfuse3Transport
+            from mapfs.fuse.libfuse.transport import Pyfuse3Transport
 
             return Pyfuse3Transport(self._filesystem, self._committer, self._options, fd)
         from mapfs.fuse.wire.loop import WireTransport

@@ -5,7 +5,7 @@ from struct import pack
 
 import pytest
 
-from mapfs.fuse.pyfuse3_calls import describe as describe_call
+from mapfs.fuse.libfuse.calls import describe as describe_call
 from mapfs.fuse.tracing import Event, Filter, Tracer
 from mapfs.fuse.wire.describing import describe
 from mapfs.fuse.wire.protocol import Opcode

@@ -1,18 +1,14 @@
-"""The reference transport: pyfuse3 handlers over a `Filesystem`. The only user of `pyfuse3`.
+"""The reference transport: pyfuse3 handlers over a `Filesystem`.
 
-Each handler converts its arguments, calls the filesystem and converts the answer. Any exception
-but `FUSEError` would end the daemon, so `_handler` maps them all. A file handle is the inode
-number: nothing is kept per open file.
+Each handler converts its arguments, calls the filesystem and converts the answer. A file handle is
+the inode number: nothing is kept per open file.
 """
 
-import contextlib
 import errno
-import functools
 import logging
 import os
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
 
 import pyfuse3
 import trio
@@ -32,94 +28,35 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from mapfs.errors import MapfsError, NoSpaceError
+from mapfs.errors import MapfsError
 from mapfs.filesystem.advice import ADVICE
-from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Inode
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Counters
+from mapfs.fuse.libfuse.calls import describe
+from mapfs.fuse.libfuse.conversion import (
+    absent,
+    attributes,
+    caller,
+    changes,
+    is_member,
+    statistics,
+)
+from mapfs.fuse.libfuse.handler import handler
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, Cache, MountOptions
-from mapfs.fuse.pyfuse3_calls import describe
 from mapfs.fuse.tracing import Event
 
 _log = logging.getLogger(__name__)
 
-# The daemon is the only one that changes anything, so what the kernel knows stays true.
-_CACHE_SECONDS: Final = 24 * 3600.0
-# The unit of `st_blocks` (stat(2)).
-_BLOCK_BYTES: Final = 512
-# For the kernel this is the block size of its page cache, whatever the store's pages are.
-_BLKSIZE: Final = 4096
 _MAX_TASKS: Final = 64
 _ROOT: Final = 0
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _ACL_PREFIX: Final = b"system.posix_acl_"
 # What `-o dirsync` and `-o sync` make durable before it is answered (mount(8)).
 _NAME_CHANGES: Final = frozenset(
     {"create", "link", "mkdir", "mknod", "rename", "rmdir", "symlink", "unlink"}
 )
 _CHANGES: Final = _NAME_CHANGES | {"open", "removexattr", "setattr", "setxattr", "write"}
-
-_Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
-
-
-def _handler(function: _Handler) -> _Handler:
-    """Map every error, retry once when space can be won, and count how it went."""
-    mapped = _mapped(function)
-
-    @functools.wraps(function)
-    async def call(self: "Pyfuse3Transport", *arguments: Any) -> Any:  # noqa: ANN401 (any handler)
-        begun = time.perf_counter_ns()
-        code = 0
-        try:
-            return await mapped(self, *arguments)
-        except FUSEError as error:
-            code = error.errno
-            raise
-        finally:
-            nanoseconds = time.perf_counter_ns() - begun
-            self.answered(function.__name__, arguments, code, nanoseconds)
-
-    return cast("_Handler", call)
-
-
-def _mapped(function: _Handler) -> _Handler:
-    """Map every error to the errno that the kernel gets; retry once when space can be won."""
-
-    @functools.wraps(function)
-    async def call(self: "Pyfuse3Transport", *arguments: Any) -> Any:  # noqa: ANN401 (any handler)
-        try:
-            answer = await _with_reclaim(function, self, arguments)
-            await self.before_answer(function.__name__)
-        except MapfsError as error:
-            raise FUSEError(error.errno) from None
-        except FUSEError:
-            raise
-        except OSError as error:
-            if error.errno not in _FULL:
-                _log.error("%s: %s", function.__name__, error)
-            raise FUSEError(error.errno or errno.EIO) from None
-        except Exception as error:
-            _log.exception("%s failed", function.__name__)
-            raise FUSEError(errno.EIO) from error
-        return answer
-
-    return cast("_Handler", call)
-
-
-async def _with_reclaim(
-    function: Callable[..., Awaitable[Any]],
-    transport: "Pyfuse3Transport",
-    arguments: tuple[Any, ...],
-) -> Any:  # noqa: ANN401 (any handler)
-    """Call a handler; if the store or the host is full, again when a commit has freed space."""
-    try:
-        return await function(transport, *arguments)
-    except (NoSpaceError, OSError) as error:
-        if error.errno not in _FULL or not await transport.committer.reclaim():
-            raise
-    return await function(transport, *arguments)
 
 
 class Pyfuse3Transport(pyfuse3.Operations):
@@ -193,11 +130,11 @@ class Pyfuse3Transport(pyfuse3.Operations):
             await self.committer.sync()
 
     def _attributes(self, inode: Inode) -> EntryAttributes:
-        return _attributes(inode, self._filesystem.store.page_size)
+        return attributes(inode, self._filesystem.store.page_size)
 
     # Inodes
 
-    @_handler
+    @handler
     async def lookup(
         self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
@@ -206,12 +143,9 @@ class Pyfuse3Transport(pyfuse3.Operations):
         except MapfsError as error:
             if error.errno != errno.ENOENT:
                 raise
-        absent = EntryAttributes()
-        absent.st_ino = InodeT(0)
-        absent.entry_timeout = _CACHE_SECONDS
-        return absent
+        return absent()
 
-    @_handler
+    @handler
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
         for inode, _ in inode_list:
             try:
@@ -220,11 +154,11 @@ class Pyfuse3Transport(pyfuse3.Operations):
             except Exception:  # noqa: BLE001 (an exception would end the daemon)
                 _log.exception("forget of inode %d failed", inode)
 
-    @_handler
+    @handler
     async def getattr(self, inode: InodeT, ctx: RequestContext) -> EntryAttributes:
         return self._attributes(self._filesystem.inode(inode))
 
-    @_handler
+    @handler
     async def setattr(
         self,
         inode: InodeT,
@@ -233,57 +167,49 @@ class Pyfuse3Transport(pyfuse3.Operations):
         fh: FileHandleT | None,
         ctx: RequestContext,
     ) -> EntryAttributes:
-        changes = Changes(
-            mode=attr.st_mode if fields.update_mode else None,
-            uid=attr.st_uid if fields.update_uid else None,
-            gid=attr.st_gid if fields.update_gid else None,
-            size=attr.st_size if fields.update_size else None,
-            atime=attr.st_atime_ns if fields.update_atime else None,
-            mtime=attr.st_mtime_ns if fields.update_mtime else None,
-            ctime=attr.st_ctime_ns if fields.update_ctime else None,
-        )
-        return self._attributes(self._filesystem.setattr(inode, changes))
+        changed = self._filesystem.setattr(inode, changes(attr, fields))
+        return self._attributes(changed)
 
     # Names
 
-    @_handler
+    @handler
     async def mknod(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, rdev: int, ctx: RequestContext
     ) -> EntryAttributes:
-        inode = self._filesystem.create(parent_inode, name, mode, _caller(ctx), rdev=rdev)
+        inode = self._filesystem.create(parent_inode, name, mode, caller(ctx), rdev=rdev)
         return self._attributes(inode)
 
-    @_handler
+    @handler
     async def mkdir(
         self, parent_inode: InodeT, name: FileNameT, mode: ModeT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(self._filesystem.mkdir(parent_inode, name, mode, _caller(ctx)))
+        return self._attributes(self._filesystem.mkdir(parent_inode, name, mode, caller(ctx)))
 
-    @_handler
+    @handler
     async def symlink(
         self, parent_inode: InodeT, name: FileNameT, target: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
-        return self._attributes(self._filesystem.symlink(parent_inode, name, target, _caller(ctx)))
+        return self._attributes(self._filesystem.symlink(parent_inode, name, target, caller(ctx)))
 
-    @_handler
+    @handler
     async def readlink(self, inode: InodeT, ctx: RequestContext) -> FileNameT:
         return FileNameT(self._filesystem.readlink(inode))
 
-    @_handler
+    @handler
     async def link(
         self, inode: InodeT, new_parent_inode: InodeT, new_name: FileNameT, ctx: RequestContext
     ) -> EntryAttributes:
         return self._attributes(self._filesystem.link(inode, new_parent_inode, new_name))
 
-    @_handler
+    @handler
     async def unlink(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         self._filesystem.unlink(parent_inode, name)
 
-    @_handler
+    @handler
     async def rmdir(self, parent_inode: InodeT, name: FileNameT, ctx: RequestContext) -> None:
         self._filesystem.rmdir(parent_inode, name)
 
-    @_handler
+    @handler
     async def rename(
         self,
         parent_inode_old: InodeT,
@@ -295,34 +221,34 @@ class Pyfuse3Transport(pyfuse3.Operations):
     ) -> None:
         self._filesystem.rename(parent_inode_old, name_old, parent_inode_new, name_new, flags)
 
-    @_handler
+    @handler
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
         return FileHandleT(inode)
 
-    @_handler
+    @handler
     async def readdir(self, fh: FileHandleT, start_id: int, token: ReaddirToken) -> None:
         for entry in self._filesystem.readdir(fh, start_id):
             attributes = self._attributes(self._filesystem.inode(entry.inode))
             if not pyfuse3.readdir_reply(token, FileNameT(entry.name), attributes, entry.cookie):
                 return
 
-    @_handler
+    @handler
     async def releasedir(self, fh: FileHandleT) -> None:
         pass
 
-    @_handler
+    @handler
     async def fsyncdir(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's)
         await self.committer.sync()
 
     # Content
 
-    @_handler
+    @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         if flags & os.O_TRUNC:
             self._filesystem.setattr(inode, Changes(size=0, kill_setid=ctx.uid != _ROOT))
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
 
-    @_handler
+    @handler
     async def create(
         self,
         parent_inode: InodeT,
@@ -331,11 +257,11 @@ class Pyfuse3Transport(pyfuse3.Operations):
         flags: FlagT,
         ctx: RequestContext,
     ) -> tuple[FileInfo, EntryAttributes]:
-        inode = self._filesystem.create(parent_inode, name, mode, _caller(ctx))
+        inode = self._filesystem.create(parent_inode, name, mode, caller(ctx))
         info = FileInfo(fh=FileHandleT(inode.number), keep_cache=True)
         return info, self._attributes(inode)
 
-    @_handler
+    @handler
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes:
         load = self._filesystem.cold_loader(fh, off, size)
         if load is not None:
@@ -350,7 +276,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
         self.counters.read_bytes += size
         self.counters.cold_bytes += size if is_cold else 0
 
-    @_handler
+    @handler
     async def write(self, fh: FileHandleT, off: int, buf: bytes) -> int:
         # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
         # that comes behind that would set them later than anybody was told.
@@ -359,57 +285,49 @@ class Pyfuse3Transport(pyfuse3.Operations):
         self.counters.written_bytes += written
         return written
 
-    @_handler
+    @handler
     async def release(self, fh: FileHandleT) -> None:
         pass
 
-    @_handler
+    @handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's)
         await self.committer.sync(fh)
 
     # Attributes and the whole
 
-    @_handler
+    @handler
     async def getxattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> bytes:
         if not self.enable_acl and name.startswith(_ACL_PREFIX):
             raise FUSEError(errno.EOPNOTSUPP)
         return self._filesystem.getxattr(inode, name)
 
-    @_handler
+    @handler
     async def setxattr(
         self, inode: InodeT, name: XAttrNameT, value: bytes, ctx: RequestContext
     ) -> None:
         if not self.enable_acl and name.startswith(_ACL_PREFIX):
             raise FUSEError(errno.EOPNOTSUPP)
         group = self._filesystem.inode(inode).gid
-        keep_setgid = _is_member(ctx, group)
-        self._filesystem.setxattr(inode, name, value, keep_setgid=keep_setgid, caller=_caller(ctx))
+        keep_setgid = is_member(ctx, group)
+        self._filesystem.setxattr(inode, name, value, keep_setgid=keep_setgid, caller=caller(ctx))
         work = self._filesystem.advice_work(inode) if name == ADVICE else None
         if work is not None:
             await trio.to_thread.run_sync(work)
 
-    @_handler
+    @handler
     async def removexattr(self, inode: InodeT, name: XAttrNameT, ctx: RequestContext) -> None:
         self._filesystem.removexattr(inode, name)
 
-    @_handler
+    @handler
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
         return [
             XAttrNameT(name)
             for name in self._filesystem.listxattr(inode, privileged=ctx.uid == _ROOT)
         ]
 
-    @_handler
+    @handler
     async def statfs(self, ctx: RequestContext) -> StatvfsData:
-        found = self._filesystem.statfs()
-        data = StatvfsData()
-        data.f_bsize = data.f_frsize = found.page_size
-        data.f_blocks = found.total_pages
-        data.f_bfree = data.f_bavail = found.free_pages
-        data.f_files = found.inodes + found.free_inodes
-        data.f_ffree = data.f_favail = found.free_inodes
-        data.f_namemax = 255
-        return data
+        return statistics(self._filesystem.statfs())
 
 
 def _is_disconnect(error: BaseException) -> bool:
@@ -434,35 +352,3 @@ def _is_in_use(inode: InodeT) -> bool:
     except OSError as error:
         return error.errno != errno.ENOENT
     return True
-
-
-def _is_member(context: RequestContext, group: int) -> bool:
-    """Whether the caller is in `group`, or is root, who counts as in every group."""
-    if context.uid == _ROOT or context.gid == group:
-        return True
-    with contextlib.suppress(OSError):
-        return group in pyfuse3.get_sup_groups(context.pid)
-    return False
-
-
-def _caller(context: RequestContext) -> Caller:
-    return Caller(context.uid, context.gid, context.umask)
-
-
-def _attributes(inode: Inode, page_size: int) -> EntryAttributes:
-    attributes = EntryAttributes()
-    attributes.st_ino = InodeT(inode.number)
-    attributes.entry_timeout = attributes.attr_timeout = _CACHE_SECONDS
-    attributes.st_mode = ModeT(inode.mode)
-    attributes.st_nlink = inode.nlink
-    attributes.st_uid = inode.uid
-    attributes.st_gid = inode.gid
-    attributes.st_rdev = inode.rdev
-    # A directory's entries lie in the catalog: it takes no bytes of the store.
-    attributes.st_size = 0 if inode.is_directory else inode.size
-    attributes.st_blksize = _BLKSIZE
-    attributes.st_blocks = inode.pages * page_size // _BLOCK_BYTES
-    attributes.st_atime_ns = inode.atime
-    attributes.st_mtime_ns = inode.mtime
-    attributes.st_ctime_ns = inode.ctime
-    return attributes

@@ -1,0 +1,1 @@
+"""FUSE through libfuse: a transport that serves with pyfuse3."""
