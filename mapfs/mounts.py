@@ -67,3 +67,16 @@ def _resolved(path: Path) -> Path:
 def mount_of_device(device: int) -> Mount | None:
     """The mount of which stat(2) says this `st_dev`, if it is one of mapfs."""
     return next((mount for mount in mapfs_mounts() if mount.device == device), None)
+
+
+def filesystem_type(device: int) -> str:
+    """The type of the filesystem whose files have this `st_dev`; empty if unknown.
+
+    A filesystem may show its files under other numbers, as Btrfs does.
+    """
+    number = f"{os.major(device)}:{os.minor(device)}".encode()
+    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        if before.split(b" ")[2] == number:
+            return after.split(b" ")[0].decode(errors="replace")
+    return ""

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 _UNITS: Final = "KMGTP"
+_WORDS: Final = ("byte", "KiB", "MiB", "GiB", "TiB")
 _SIZE: Final = re.compile(
     rf"(?:(\d+)B?|(\d+(?:\.\d+)?)\s*([{_UNITS}])(?:iB|B)?)", re.IGNORECASE | re.ASCII
 )
@@ -33,3 +34,13 @@ def format_size(size: int) -> str:
 def format_short(size: int) -> str:
     """A size as `format_size` has it, without a decimal that is 0: `4K`."""
     return format_size(size).replace(".0", "")
+
+
+def bytes_label(size: int) -> str:
+    """A size for a text: `1 byte`, `4 KiB`, `1.5 GiB`; with one decimal unless that is 0."""
+    value, unit = float(size), 0
+    while value >= 1024 and unit < len(_WORDS) - 1:
+        value /= 1024
+        unit += 1
+    plural = "s" if unit == 0 and size != 1 else ""
+    return f"{value:.1f}".removesuffix(".0") + f" {_WORDS[unit]}{plural}"

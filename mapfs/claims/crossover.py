@@ -10,8 +10,9 @@ from typing import Final
 from mapfs.claims.claim import Axes, Claim, Figure, Finding, Series, Side, explained, judged
 from mapfs.claims.ground import Ground
 from mapfs.claims.samples import Interval, Spread, ratio
-from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
-from mapfs.claims.units import bytes_label
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
+from mapfs.sizes import bytes_label
+from mapfs.store.machine_pages import PAGE_BYTES
 
 _LEAST_BYTES: Final = 1 << 10
 _MOST_BYTES: Final = 64 << 20

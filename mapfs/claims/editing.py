@@ -22,7 +22,7 @@ from mapfs.claims.ground import Ground
 from mapfs.claims.processes import effort_of, io_of
 from mapfs.claims.samples import Spread, ratio, rounded
 from mapfs.claims.subject import MOUNTED, PLAIN, Access, Subject
-from mapfs.claims.units import bytes_label
+from mapfs.sizes import bytes_label
 
 _CHANGED_BYTES: Final = 100
 _LEAST_BYTES: Final = 1 << 20

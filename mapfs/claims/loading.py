@@ -11,8 +11,9 @@ from mapfs.claims.ground import Ground
 from mapfs.claims.memory_limit import memory_limit
 from mapfs.claims.processes import in_child
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
-from mapfs.claims.units import bytes_label
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
+from mapfs.sizes import bytes_label
+from mapfs.store.machine_pages import PAGE_BYTES
 
 # Touched one after the other, and counted after each of these.
 STEPS: Final = (1, 4, 16, 64)

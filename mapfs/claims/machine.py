@@ -7,7 +7,8 @@ from pathlib import Path
 
 from mapfs import __version__
 from mapfs.claims.ground import Settings
-from mapfs.claims.units import bytes_label
+from mapfs.mounts import filesystem_type
+from mapfs.sizes import bytes_label
 
 
 def facts(directory: Path, settings: Settings) -> dict[str, str]:
@@ -37,14 +38,10 @@ def _processor() -> str:
 
 
 def _file_system(directory: Path) -> str:
-    """Type and read-ahead of what holds a directory (proc_pid_mountinfo(5), sysfs-class-bdi)."""
+    """Type and read-ahead of what holds a directory (sysfs-class-bdi)."""
     device = directory.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    kind = "?"
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        before, _, after = line.partition(" - ")
-        if before.split()[2] == number:
-            kind = after.split()[0]
+    kind = filesystem_type(device) or "?"
     try:
         read_ahead = Path(f"/sys/class/bdi/{number}/read_ahead_kb").read_text().strip()
     except OSError:

@@ -10,7 +10,7 @@ from typing import Final
 
 from mapfs.claims.claim import Axes, Figure, Finding, Result, Series
 from mapfs.claims.samples import Interval, rounded
-from mapfs.claims.units import bytes_label
+from mapfs.sizes import bytes_label
 
 # After the palette of Okabe and Ito, which colour-blind people can tell apart.
 STYLE: Final = """

@@ -9,8 +9,9 @@ from mapfs.claims.claim import Claim, Figure, Finding, Side, Verdict
 from mapfs.claims.ground import Ground
 from mapfs.claims.processes import Memory, Said, children, memory_of
 from mapfs.claims.samples import Spread, ratio, rounded
-from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Access, Subject
-from mapfs.claims.units import bytes_label
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Access, Subject
+from mapfs.sizes import bytes_label
+from mapfs.store.machine_pages import PAGE_BYTES
 
 PROCESSES: Final = 4
 _MOST_BYTES: Final = 32 << 20

@@ -20,11 +20,11 @@ from mapfs.claims.claim import (
 from mapfs.claims.ground import Ground
 from mapfs.claims.samples import Spread, rounded
 from mapfs.claims.subject import STORE, Subject
-from mapfs.claims.units import bytes_label
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.format.records import ROOT_INODE
 from mapfs.format.totals import WHAT_IF_SIZES
+from mapfs.sizes import bytes_label
 from mapfs.store.mkfs import StoreOptions, create_store
 from mapfs.store.opening import open_store
 

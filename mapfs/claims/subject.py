@@ -11,13 +11,13 @@ from typing import Final, Self
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.mounted import MountedStore, drop_from_memory
 from mapfs.mapping import open_mapping
+from mapfs.store.machine_pages import PAGE_BYTES
 from mapfs.store.syscalls import PageCache
 
 PLAIN: Final = "plain file"
 MOUNTED: Final = "file on a mount"
 DIRECT: Final = "direct mapping"
 STORE: Final = "temporary store"
-PAGE_BYTES: Final = mmap.PAGESIZE
 _FILL_BYTES: Final = 1 << 20
 # What may be left in memory of a file that was dropped from it.
 _LEFT_SHARE: Final = 0.02

@@ -15,7 +15,8 @@ from mapfs.claims.ground import Ground
 from mapfs.claims.memory_limit import CgroupLimit, cgroup_limit
 from mapfs.claims.processes import effort_of, in_child
 from mapfs.claims.samples import Spread, ratio
-from mapfs.claims.subject import DIRECT, MOUNTED, PAGE_BYTES, PLAIN, Subject
+from mapfs.claims.subject import DIRECT, MOUNTED, PLAIN, Subject
+from mapfs.store.machine_pages import PAGE_BYTES
 
 _ACCESS_BYTES: Final = 4096
 _BUFFER_BYTES: Final = 1 << 20

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from mapfs.cli.terminal import console
 from mapfs.errors import MapfsError
 
 MOUNTPOINT = click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT")
@@ -99,7 +100,7 @@ def statistics(mountpoint: Path, *, as_json: bool) -> None:
     else:
         from mapfs.monitor.tables import print_snapshot
 
-        print_snapshot(snapshot)
+        print_snapshot(console(), snapshot)
 
 
 def inode_of(mountpoint: Path, path: str) -> int:

@@ -246,7 +246,7 @@ class _Progress:
 
     def complain(self, path: str, error: Exception) -> None:
         """One line about a directory that could not be read."""
-        from mapfs.report.names import printable
+        from mapfs.names import printable
 
         self.failed = True
         reason = error.strerror if isinstance(error, OSError) else str(error)

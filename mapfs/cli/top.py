@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from mapfs.cli.terminal import console
 from mapfs.errors import MapfsError, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _print_once(client: "ControlClient", interval: float, *, as_json: bool) -> N
     else:
         from mapfs.monitor.tables import print_rates
 
-        print_rates(rates)
+        print_rates(console(), rates)
 
 
 def _watch(client: "ControlClient", interval: float) -> None:

@@ -67,11 +67,11 @@ def _operations(names: str | None) -> list[str]:
 
 def _as_text(event: dict[str, Any]) -> str:
     """`03:20:41.634123 write        d/file 0+4096 ok 45 µs`."""
-    from mapfs.monitor.tables import format_seconds, printable
+    from mapfs.monitor.tables import format_seconds, path_label
 
     when = datetime.fromtimestamp(event["time"], UTC).astimezone()
     words = [f"{when:%H:%M:%S.%f}", f"{event['operation']:<12}"]
-    words.append(printable(event["path"], event["inode"]))
+    words.append(path_label(event["path"], event["inode"]))
     if event["offset"] is not None:
         size = "" if event["size"] is None else f"+{event['size']}"
         words.append(f"{event['offset']}{size}")

@@ -9,7 +9,8 @@ import click
 from mapfs.cli.interrupts import Interrupts
 from mapfs.cli.terminal import Report, progress
 from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
-from mapfs.transfer.outcome import Failure, Outcome, shown
+from mapfs.names import printable
+from mapfs.transfer.outcome import Failure, Outcome
 
 
 @contextlib.contextmanager
@@ -48,12 +49,12 @@ def ending(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        click.echo(f"mapfs: {shown(name)}: interrupted", err=True)
+        click.echo(f"mapfs: {printable(name)}: interrupted", err=True)
         raise click.Abort from None
     except (NoSpaceError, WriteFailedError) as error:
-        raise type(error)(f"{shown(name)}: {error}") from error
+        raise type(error)(f"{printable(name)}: {error}") from error
     except OSError as error:
-        raise MapfsError(f"{shown(name)}: {error.strerror}") from error
+        raise MapfsError(f"{printable(name)}: {error.strerror}") from error
 
 
 def _print_failure(failure: Failure) -> None:
@@ -75,7 +76,7 @@ def print_summary(name: str, outcome: Outcome, *, as_json: bool, to_stderr: bool
             indent=2,
         )
     else:
-        text = f"{shown(name)}: {outcome.copied} copied ({format_size(outcome.copied_bytes)})"
+        text = f"{printable(name)}: {outcome.copied} copied ({format_size(outcome.copied_bytes)})"
         text += f", {outcome.skipped} there already" if outcome.skipped else ""
         text += f", {len(outcome.failures)} failed" if outcome.failures else ""
     click.echo(text, err=to_stderr)

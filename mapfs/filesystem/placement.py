@@ -1,7 +1,6 @@
 """Where the bytes of files are: in the store file, and in memory. Offsets and sizes are bytes."""
 
 import errno
-import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Final
@@ -12,14 +11,13 @@ from mapfs.filesystem.extents import ExtentMap
 from mapfs.format.extent import pages_for
 from mapfs.format.layout import Layout, Piece
 from mapfs.format.records import Advice, Inode
-from mapfs.store.machine_pages import Run
+from mapfs.store.machine_pages import PAGE_BYTES, Run
 from mapfs.store.store import Store
 
 # What is brought in ahead of who reads in order and said so.
 _BEHIND_BYTES: Final = 16 << 20
 # Three numbers below 2^63 each, as JSON, in the 64 KiB that an attribute can have (xattr(7)).
 _MOST_PIECES: Final = 900
-_MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 class Placement:
@@ -67,9 +65,9 @@ class Placement:
         known = True
         for where, length in self.stored(inode.number):
             found = self._backing.cached(where, length)
-            resident += found.resident * _MACHINE_PAGE
+            resident += found.resident * PAGE_BYTES
             known = known and found.dirty is not None
-            dirty += (found.dirty or 0) * _MACHINE_PAGE
+            dirty += (found.dirty or 0) * PAGE_BYTES
         return resident, dirty if known else None
 
     def mapped(self, inode: Inode) -> dict[int, int]:
@@ -136,6 +134,6 @@ class Placement:
         return loader
 
     def _is_cached(self, where: int, length: int) -> bool:
-        start = where - where % _MACHINE_PAGE
-        pages = pages_for(where + length - start, _MACHINE_PAGE)
-        return self._backing.cached(start, pages * _MACHINE_PAGE).resident >= pages
+        start = where - where % PAGE_BYTES
+        pages = pages_for(where + length - start, PAGE_BYTES)
+        return self._backing.cached(start, pages * PAGE_BYTES).resident >= pages

@@ -10,9 +10,9 @@ from rich.table import Table
 from mapfs.fuse.counters import Timings
 from mapfs.fuse.statistics import FileUse, Process, Snapshot
 from mapfs.monitor.rates import Rate, Rates
+from mapfs.names import printable
 from mapfs.sizes import format_size
 
-_UNBOUNDED: Final = 10_000
 FILE_COLUMNS: Final = ("file", "accesses", "size", "slack", "resident", "dirty")
 RATE_COLUMNS: Final = ("operation", "per second", "errors", "p50", "p90", "p99")
 
@@ -31,9 +31,8 @@ FILE_KEYS: Final[dict[str, Callable[[FileUse], int]]] = {
 }
 
 
-def print_snapshot(snapshot: Snapshot) -> None:
+def print_snapshot(console: Console, snapshot: Snapshot) -> None:
     """Print what a mount has done and holds."""
-    console = _console()
     timed = {**snapshot.operations, "(commits)": snapshot.commits}
     columns = ("operation", "count", "errors", "in all", "p50", "p99")
     console.print(table_of(columns, [_counted(*each) for each in sorted(timed.items())]))
@@ -42,19 +41,12 @@ def print_snapshot(snapshot: Snapshot) -> None:
         console.print(table_of(FILE_COLUMNS, file_rows(snapshot.files)))
 
 
-def print_rates(rates: Rates) -> None:
+def print_rates(console: Console, rates: Rates) -> None:
     """Print what happened on a mount in an interval."""
-    console = _console()
     console.print(table_of(RATE_COLUMNS, rate_rows(rates)))
     console.print(table_of(("", ""), summary_rows(rates)))
     if rates.files:
         console.print(table_of(FILE_COLUMNS, file_rows(rates.files)))
-
-
-def _console() -> Console:
-    """One that wraps nothing unless it is a terminal."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_UNBOUNDED)
 
 
 def table_of(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -119,15 +111,14 @@ def file_rows(files: Sequence[FileUse], order: str = "accesses") -> list[tuple[s
 def _file_row(use: FileUse) -> tuple[str, ...]:
     sizes = (use.bytes, use.slack_bytes, use.resident_bytes, use.dirty_bytes)
     shown = ("-" if size is None else _size(size) for size in sizes)
-    return (printable(use.path, use.inode), str(use.accesses), *shown)
+    return (path_label(use.path, use.inode), str(use.accesses), *shown)
 
 
-def printable(path: str | None, inode: int) -> str:
+def path_label(path: str | None, inode: int) -> str:
     """A path as a terminal can take it; an inode that has none by its number."""
     if path is None:
         return f"inode {inode}"
-    plain = path.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(each if each.isprintable() else "?" for each in plain) or "/"
+    return printable(path) or "/"
 
 
 def format_seconds(seconds: float | None) -> str:

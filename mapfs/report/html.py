@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from mapfs.errors import UsageError
 from mapfs.format.totals import WHAT_IF_SIZES
+from mapfs.names import printable
 from mapfs.report.groups import label_of
-from mapfs.report.names import printable
 from mapfs.report.report import Report
 from mapfs.report.shades import SHADES
 from mapfs.report.tree import Node

@@ -2,10 +2,11 @@
 
 import errno
 import fcntl
-import os
 import struct
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
+
+from mapfs.holes import data_ranges
 
 # linux/fiemap.h: the request, each extent of the answer, and the number of the ioctl.
 _REQUEST: Final = struct.Struct("=QQIIII")  # start length flags mapped_extents extent_count -
@@ -49,7 +50,7 @@ def layout_of(fd: int, size: int) -> Layout:
     except OSError as error:
         if error.errno not in _NO_FIEMAP:
             raise
-        return Layout(list(_data_ranges(fd, size)), None)
+        return Layout(list(data_ranges(fd, size)), None)
     return Layout(ranges, extents)
 
 
@@ -85,18 +86,3 @@ def runs(fd: int) -> Iterator[Run]:
             yield Run(logical, start, None if flags & _NO_PLACE else physical)
         if flags & _EXTENT_LAST:
             return
-
-
-def _data_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    end = 0
-    while end < size:
-        try:
-            start = os.lseek(fd, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:  # nothing but a hole is left
-                raise
-            return
-        if start >= size:
-            return
-        end = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        yield start, end

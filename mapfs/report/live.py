@@ -7,7 +7,8 @@ import stat
 from collections.abc import Iterator
 from typing import Any, Final
 
-from mapfs.report.ordinary import filesystem_type, usage_at
+from mapfs.mounts import filesystem_type
+from mapfs.report.ordinary import usage_at
 from mapfs.report.source import Entry
 from mapfs.report.usage import NO_FILE, Usage, usage_of_file, usage_of_tree
 

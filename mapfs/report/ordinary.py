@@ -2,16 +2,15 @@
 
 import os
 import stat
-from pathlib import Path
 from typing import Final
 
 from mapfs.filesystem.slack import pages_touched
 from mapfs.format.totals import WHAT_IF_SIZES
 from mapfs.report.layout import Layout, layout_of
 from mapfs.report.usage import NO_FILE, Usage
+from mapfs.store.machine_pages import PAGE_BYTES
 from mapfs.store.syscalls import PageCache
 
-_MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 _BLOCK: Final = 512  # the unit of st_blocks, whatever the filesystem
 # O_NONBLOCK: do not wait for whoever has a lease on the file.
 _OPEN: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
@@ -68,19 +67,6 @@ def _resident(fd: int, size: int) -> int | None:
     if size == 0:
         return 0
     try:
-        return PageCache(fd).statistics(0, size).resident * _MACHINE_PAGE
+        return PageCache(fd).statistics(0, size).resident * PAGE_BYTES
     except OSError:  # the kernel tells only those who may write the file, or own it
         return None
-
-
-def filesystem_type(device: int) -> str:
-    """The type of the filesystem with this `st_dev`, from proc_pid_mountinfo(5); empty if unknown.
-
-    A filesystem may show its files under other numbers, as Btrfs does.
-    """
-    number = f"{os.major(device)}:{os.minor(device)}".encode()
-    for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
-        before, _, after = line.partition(b" - ")
-        if before.split(b" ")[2] == number:
-            return after.split(b" ")[0].decode(errors="replace")
-    return ""

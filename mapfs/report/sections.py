@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from mapfs.names import field_of, printable
 from mapfs.report.columns import NAME, sort_value
 from mapfs.report.groups import bound_of, label_of
-from mapfs.report.names import field_of, printable
 from mapfs.report.report import Report
 from mapfs.report.tree import Node
 from mapfs.report.usage import Usage

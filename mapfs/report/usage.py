@@ -1,16 +1,15 @@
 """`Usage`: what a file, or all files of a tree, take and waste. A vector that can be added."""
 
-import os
 from collections.abc import Mapping
 from operator import add
 from typing import Any, Final, NamedTuple
 
 from mapfs.format.totals import WHAT_IF_SIZES
+from mapfs.store.machine_pages import PAGE_BYTES
 
 SIZE_LABELS: Final = {size: label for label, size in WHAT_IF_SIZES.items()}
-_MACHINE_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # What mkfs would choose here, of the sizes that what-if slack is kept for.
-DEFAULT_PAGE: Final = _MACHINE_PAGE if _MACHINE_PAGE in SIZE_LABELS else min(SIZE_LABELS)
+DEFAULT_PAGE: Final = PAGE_BYTES if PAGE_BYTES in SIZE_LABELS else min(SIZE_LABELS)
 
 
 class Usage(NamedTuple):

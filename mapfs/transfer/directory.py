@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from mapfs.errors import MapfsError
+from mapfs.holes import data_ranges
 from mapfs.transfer.entry import PIECE_BYTES, Entry, FileId, Piece, Segment, is_carried, split
 from mapfs.transfer.outcome import Outcome
 
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# The unit of `st_blocks` (stat(2)).
+_BLOCK_BYTES: Final = 512
 
 
 class _Directory(NamedTuple):
@@ -184,10 +187,9 @@ class _Content:
         self._buffer = buffer
         self._outcome = outcome
         size = found.st_size
-        is_sparse = found.st_blocks * 512 < size
-        self.segments: Sequence[Segment] = (
-            list(_segments(fd, size)) if is_sparse else [(0, size)] if size else []
-        )
+        is_sparse = found.st_blocks * _BLOCK_BYTES < size
+        ranges = data_ranges(fd, size) if is_sparse else [(0, size)] if size else []
+        self.segments: Sequence[Segment] = [(start, end - start) for start, end in ranges]
 
     def pieces(self) -> Iterator[Piece]:
         """See `Content.pieces`."""
@@ -198,21 +200,6 @@ class _Content:
             yield offset, self._buffer[:done]
             if done < length:
                 return
-
-
-def _segments(fd: int, size: int) -> Iterator[Segment]:
-    """What of a file is not a hole (lseek(2))."""
-    offset = 0
-    while offset < size:
-        try:
-            start = os.lseek(fd, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno != errno.ENXIO:
-                raise
-            return
-        offset = min(os.lseek(fd, start, os.SEEK_HOLE), size)
-        if start < offset:
-            yield start, offset - start
 
 
 def _names(fd: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from mapfs.errors import MapfsError
+from mapfs.names import printable
 
 # What a full disk, or a used up quota, says.
 FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -45,14 +46,9 @@ class Outcome:
 
     def failed(self, path: bytes, error: Exception | str) -> None:
         """Note that a member was not copied as it is."""
-        failure = Failure(shown(os.fsdecode(path)) or ".", reason_of(error))
+        failure = Failure(printable(os.fsdecode(path)) or ".", reason_of(error))
         self.failures.append(failure)
         self.on_failure(failure)
-
-
-def shown(name: str) -> str:
-    """A name on one line, whatever is in it, and harmless to a terminal."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in name)
 
 
 def reason_of(error: Exception | str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from mapfs.report.names import printable
+from mapfs.names import printable
 from mapfs.report.shades import shade
 from tests.browser.conftest import Opened
 from tests.unit.report_source import TreeOfDicts, file_of, sum_of

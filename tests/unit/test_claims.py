@@ -35,10 +35,11 @@ from mapfs.claims.plot import overview, panels, standalone
 from mapfs.claims.processes import Effort, Memory, children, effort_of, in_child
 from mapfs.claims.report import as_json
 from mapfs.claims.samples import Interval, Spread, ratio, rounded
-from mapfs.claims.subject import PAGE_BYTES, Subject
-from mapfs.claims.units import bytes_label
+from mapfs.claims.subject import Subject
 from mapfs.cli import mapfs, run
 from mapfs.errors import NoSpaceError
+from mapfs.sizes import bytes_label
+from mapfs.store.machine_pages import PAGE_BYTES
 
 HOLDS, FAILS, UNKNOWN = Verdict
 MIB = 1 << 20

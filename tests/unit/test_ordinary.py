@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mapfs.mounts import filesystem_type
 from mapfs.report import layout
 from mapfs.report.layout import Layout, Run, layout_of
 from mapfs.report.live import LiveTree
-from mapfs.report.ordinary import filesystem_type, usage_at
+from mapfs.report.ordinary import usage_at
 from mapfs.report.tree import Keep
 from mapfs.report.usage import NO_FILE, Usage
 from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, fallocate

@@ -8,7 +8,7 @@ from mapfs.filesystem.inode import CacheUse
 from mapfs.fuse.counters import Timings
 from mapfs.fuse.statistics import Bytes, FileUse
 from mapfs.monitor.rates import rates_between
-from mapfs.monitor.tables import file_rows, format_seconds, printable, rate_rows, summary_rows
+from mapfs.monitor.tables import file_rows, format_seconds, path_label, rate_rows, summary_rows
 from tests.unit.test_metrics import SNAPSHOT
 
 LATER = replace(
@@ -82,6 +82,6 @@ def test_durations(seconds: float | None, shown: str) -> None:
 
 
 def test_what_a_terminal_can_take() -> None:
-    assert printable("d/é\x1b[31m\udcff", 1) == "d/é?[31m\ufffd"
-    assert printable("", 1) == "/"
-    assert printable(None, 17) == "inode 17"
+    assert path_label("d/é\x1b[31m\udcff", 1) == r"d/é\x1b[31m\xff"
+    assert path_label("", 1) == "/"
+    assert path_label(None, 17) == "inode 17"

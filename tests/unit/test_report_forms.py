@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mapfs.errors import UsageError
+from mapfs.names import field_of, printable
 from mapfs.report import html
 from mapfs.report.html import page, write_page
-from mapfs.report.names import field_of, printable
 from mapfs.report.plain import as_json, raw_lines
 from mapfs.report.report import Report
 from mapfs.report.sections import entries, histogram, what_if
