@@ -50,14 +50,17 @@ def progress(what: str, *, in_bytes: bool = False) -> Iterator[Report | None]:
     ) as bar:
         task = bar.add_task(what, total=None)
         shown = 0.0
+        latest: tuple[int, int | None] = (0, None)
 
         def report(done: int, total: int | None) -> None:
-            nonlocal shown
+            nonlocal shown, latest
+            latest = (done, total)
             if time.monotonic() - shown >= _BETWEEN_UPDATES_SECONDS:
                 shown = time.monotonic()
                 bar.update(task, completed=done, total=total)
 
         yield report
+        bar.update(task, completed=latest[0], total=latest[1])  # short work was not shown yet
 
 
 def _byte_columns() -> "tuple[str | ProgressColumn, ...]":
