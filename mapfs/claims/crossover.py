@@ -53,12 +53,14 @@ def judge(subject: str, found: dict[int, dict[str, list[float]]]) -> Finding:
             for size in (least, largest)
             for way, times in found[size].items()
         ),
-        series=tuple(
-            Series(way, tuple((size, 1e6 * Spread.of(found[size][way]).median) for size in found))
-            for way in found[least]
-        ),
+        series=tuple(Series(way, _points(found, way)) for way in found[least]),
         factor=factors[NEW][least],
     )
+
+
+def _points(found: dict[int, dict[str, list[float]]], way: str) -> tuple[tuple[float, float], ...]:
+    """Bytes and median microseconds."""
+    return tuple((size, 1e6 * Spread.of(times[way]).median) for size, times in found.items())
 
 
 def crossover(factors: Mapping[int, Interval]) -> int | None:

@@ -23,7 +23,8 @@ class MemoryLimit(Protocol):
 
     kind: str
 
-    def enter(self) -> None: ...
+    def enter(self) -> None:
+        """Limit the process that calls this. Raises `OSError`."""
 
 
 class CgroupLimit:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.interrupts import uninterrupted
+from mapfs.errors import MountError
+from mapfs.fuse.device import unmount
 from mapfs.store.bundle import Bundle
 
 
@@ -50,8 +52,8 @@ class MountedStore:
         with contextlib.suppress(CannotMeasureError):
             _mapfs("umount", self.path)
         if os.path.ismount(self.path):
-            detach = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-uz"]
-            subprocess.run([*detach, self.path], check=False, capture_output=True)
+            with contextlib.suppress(MountError):
+                unmount(self.path, lazy=True)
             self.bundle.wait_for_lock()
 
 

@@ -47,6 +47,7 @@ class Effort(NamedTuple):
     major_faults: int
 
     def less(self, other: "Effort") -> "Effort":
+        """This without the other."""
         return Effort(*map(operator.sub, self, other))
 
 
@@ -91,6 +92,7 @@ class Child:
 
     @property
     def pid(self) -> int:
+        """Its number, until it is ended."""
         assert self._process.pid is not None  # it is started
         return self._process.pid
 
@@ -107,9 +109,11 @@ class Child:
         return value
 
     def go_on(self) -> None:
+        """Let it return from `say`."""
         self._connection.send(None)
 
     def end(self) -> None:
+        """Kill it, and wait until it is gone."""
         self._connection.close()
         self._process.kill()
         self._process.join()

@@ -20,6 +20,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one value at least."""
         return cls(statistics.median(values), min(values), max(values), len(values))
 
 

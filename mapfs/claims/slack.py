@@ -57,23 +57,22 @@ def judge(subject: str, found: dict[int, dict[int, int]], page_size: int) -> Fin
         subject,
         Verdict.HOLDS if share > 50 else Verdict.FAILS,
         reason,
-        figures=tuple(
-            Figure(
-                f"{bytes_label(size)} in pages of {bytes_label(page)}",
-                "% slack",
-                Spread.of([_share(size, slacks[size])]),
-            )
-            for page, slacks in found.items()
-            for size in (_JUDGED, 5 * _KIB, 64 * _KIB)
-        ),
-        series=tuple(
-            Series(
-                f"pages of {bytes_label(page)}",
-                tuple((size, _share(size, slack)) for size, slack in slacks.items()),
-            )
-            for page, slacks in found.items()
-        ),
+        figures=tuple(_figures(found)),
+        series=tuple(_series(found)),
     )
+
+
+def _figures(found: dict[int, dict[int, int]]) -> Iterator[Figure]:
+    for page, slacks in found.items():
+        for size in (_JUDGED, 5 * _KIB, 64 * _KIB):
+            label = f"{bytes_label(size)} in pages of {bytes_label(page)}"
+            yield Figure(label, "% slack", Spread.of([_share(size, slacks[size])]))
+
+
+def _series(found: dict[int, dict[int, int]]) -> Iterator[Series]:
+    for page, slacks in found.items():
+        points = tuple((size, _share(size, slack)) for size, slack in slacks.items())
+        yield Series(f"pages of {bytes_label(page)}", points)
 
 
 def _share(size: int, slack: int) -> float:

@@ -165,10 +165,13 @@ class Check:
             yield Finding("bytes-written", f"inode {number}, {path}: the disk refused some bytes")
         if shape.behind and not inode.is_file:
             yield self._stray_extent(id_key(number))
+        yield from self._shape(inode, shape)
+
+    def _shape(self, inode: Inode, shape: Shape) -> Iterator[Finding]:
         if shape.counts != counts_of(inode):
             yield Finding(
                 "inode-counts",
-                f"inode {number}: its extents make (pages, extents, prealloc, tail)"
+                f"inode {inode.number}: its extents make (pages, extents, prealloc, tail)"
                 f" {shape.counts}, its record says {counts_of(inode)}",
             )
 

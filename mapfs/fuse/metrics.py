@@ -150,6 +150,19 @@ class _Snapshot(Collector):
         }
         for name, (value, description) in gauges.items():
             yield GaugeMetricFamily(f"mapfs_{name}", description, value)
+        yield from self._windows()
+        faults = CounterMetricFamily(
+            "mapfs_page_faults", "Page faults of the daemon.", labels=("kind",)
+        )
+        faults.add_metric(["minor"], process.minor_faults)
+        faults.add_metric(["major"], process.major_faults)
+        yield faults
+        yield CounterMetricFamily(
+            "mapfs_takeovers", "Processes that served the mount before.", found.takeovers
+        )
+
+    def _windows(self) -> Iterator[Metric]:
+        process = self._snapshot.process
         changes = CounterMetricFamily(
             "mapfs_window_changes", "Windows that were mapped and unmapped.", labels=("kind",)
         )
@@ -160,15 +173,6 @@ class _Snapshot(Collector):
             "mapfs_window_seconds",
             "Time that took, page faults not counted.",
             process.window_seconds,
-        )
-        faults = CounterMetricFamily(
-            "mapfs_page_faults", "Page faults of the daemon.", labels=("kind",)
-        )
-        faults.add_metric(["minor"], process.minor_faults)
-        faults.add_metric(["major"], process.major_faults)
-        yield faults
-        yield CounterMetricFamily(
-            "mapfs_takeovers", "Processes that served the mount before.", found.takeovers
         )
 
 
