@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mapfs.transfer.entry import FileId
 
 
-@click.command("export")
+@click.command("export", short_help="Copy out, into a directory or an archive.")
 @click.argument("source", metavar="STORE|MNT[:PATH]", shell_complete=places)
 @click.argument("destination", metavar="DST", shell_complete=files)
 @click.option("--json", "as_json", is_flag=True, help="Print what was done as a JSON object.")
@@ -59,7 +59,11 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
 @contextlib.contextmanager
 def _target(destination: str) -> "Iterator[tuple[Target, set[FileId]]]":
     """The target, and the files that are the target themselves."""
+    from mapfs.store.bundle import Bundle
     from mapfs.transfer.archives import STANDARD_STREAM, archive_suffix, archive_target
+
+    if Bundle(Path(destination)).is_complete:
+        raise UsageError("a store itself is no place to export to: mount it, and name the mount")
 
     is_archive = destination == STANDARD_STREAM or archive_suffix(destination) is not None
     if is_archive and not Path(destination).is_dir():

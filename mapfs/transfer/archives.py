@@ -70,7 +70,8 @@ def _tar_source(raw: io.BufferedReader, name: str, outcome: Outcome) -> TarSourc
     is_empty = len(beginning) == _HEADER_BYTES and not any(beginning)
     is_expected = name == STANDARD_STREAM or tar_suffix(name) is not None
     if not is_tar(beginning) and not (is_empty and is_expected):
-        raise ArchiveError("not a tar archive")
+        is_stream = name == STANDARD_STREAM
+        raise ArchiveError("not a tar archive" if is_stream else "only called like an archive")
     return TarSource(stream, name, outcome)
 
 

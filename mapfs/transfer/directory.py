@@ -170,11 +170,18 @@ class DirectorySource:
     ) -> Iterator["_Content"]:
         fd = os.open(name, _FILE_FLAGS, dir_fd=directory)
         try:
+            if not found.st_size and _has_contents(fd):
+                raise MapfsError("has contents but no size, as files of /proc do: copy it with cat")
             yield _Content(fd, found, self._buffer, self._outcome)
             if _version(os.fstat(fd)) != _version(found):
                 self._outcome.failed(path, "changed while it was read; copy it again")
         finally:
             os.close(fd)
+
+
+def _has_contents(fd: int) -> bool:
+    """Whether there is something to read in a file that says of itself that it is empty."""
+    return bool(os.pread(fd, 1, 0)) and not os.fstat(fd).st_size
 
 
 class _Content:

@@ -30,7 +30,8 @@ class DirectoryTree(Tree[int]):
         `base` itself may be reached through symbolic links, nothing below it.
         Raises `OSError` or `NotADirectoryFileError`.
         """
-        Path(base).mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):  # open(2) says that it is no directory
+            Path(base).mkdir(parents=True, exist_ok=True)
         self._temporary = f".mapfs-partial-{os.getpid()}"
         # For each open directory, whether what is made in it begins with an ACL.
         self._hands_down: dict[int, bool] = {}

@@ -97,7 +97,24 @@ def test_places_that_cannot_be_are_refused_in_one_line(volume: Volume, tmp_path:
     mapfs("import", tmp_path / "file", volume.store)
     refusal(mapfs("import", tmp_path / "file", f"{volume.store}:file", status=1))
     refusal(mapfs("export", volume.store, tmp_path / "no" / "directory.tar", status=1))
-    refusal(mapfs("export", volume.store, tmp_path / "file", status=1))
+    said = refusal(mapfs("export", volume.store, tmp_path / "file", status=1))
+    assert said == f"mapfs: {tmp_path}/file: Not a directory"
+
+
+def test_nothing_is_exported_into_a_store_itself(volume: Volume, make_volume: MakeVolume) -> None:
+    other = make_volume(name="other")
+    other.mkfs("--size", "16M")
+    for target in (volume.store, other.store):
+        before = sorted(target.iterdir())
+        assert "mount it" in refusal(mapfs("export", volume.store, target, status=2))
+        assert sorted(target.iterdir()) == before
+
+
+def test_a_file_that_hides_its_size_is_told_and_not_copied_empty(volume: Volume) -> None:
+    done = mapfs("import", "/proc/self/status", volume.store, status=1)
+    assert done.stderr.startswith("mapfs: status: has contents but no size")
+    assert done.stdout == f"{volume.store}: 0 copied (0), 1 failed\n"
+    assert "no such entry" in mapfs("export", f"{volume.store}:status", "-", status=1).stderr
 
 
 def test_what_is_missing_or_no_archive_is_told_and_the_rest_is_copied(
@@ -109,7 +126,7 @@ def test_what_is_missing_or_no_archive_is_told_and_the_rest_is_copied(
     done = mapfs("import", *sources, volume.store, status=1)
     assert done.stderr.splitlines() == [
         f"mapfs: {tmp_path}/missing: No such file or directory",
-        f"mapfs: {tmp_path}/bad.tar: not a tar archive",
+        f"mapfs: {tmp_path}/bad.tar: only called like an archive",
     ]
     assert done.stdout == f"{volume.store}: 1 copied (1), 2 failed\n"
     mapfs("import", "--no-unpack", tmp_path / "bad.tar", volume.store)
