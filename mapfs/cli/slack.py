@@ -57,8 +57,13 @@ class Wanted:
             raise UsageError("give one of --json, --raw and --html")
         if self.raw and self.views > 1:
             raise UsageError("--raw takes one of --by-type, --histogram and --what-if")
-        if self.html is not None and (self.views or self.output or self.top):
+        if self.html is not None and self._chooses:
             raise UsageError("--html shows everything: choose nothing with it")
+
+    @property
+    def _chooses(self) -> bool:
+        rows = self.summarize or self.depth is not None or self.top is not None
+        return bool(self.views or self.output or rows)
 
     @property
     def views(self) -> int:
@@ -81,7 +86,11 @@ class _PageSizes(click.ParamType[tuple[int, ...]]):
         return tuple(WHAT_IF_SIZES[label] for label in labels)
 
 
-@click.command("slack", context_settings={"help_option_names": ["--help"]})
+@click.command(
+    "slack",
+    short_help="Show where the bytes of a tree go, and what is slack.",
+    context_settings={"help_option_names": ["--help"]},
+)
 @click.argument("path", default=".", type=click.Path(path_type=Path), metavar="[PATH|STORE]")
 @click.option("-d", "--depth", type=click.IntRange(0), help="Levels to show (default: 1).")
 @click.option("-s", "--summarize", is_flag=True, help="The total only, as --depth 0.")

@@ -37,7 +37,7 @@ def _resident(usage: Usage) -> Value:
 
 
 def _share(usage: Usage) -> Value:
-    return round(100 * usage.slack_share, 2)
+    return 100 * usage.slack_share
 
 
 def _at(page_size: int, usage: Usage) -> Value:

@@ -38,7 +38,10 @@ def write_page(report: Report, path: Path) -> None:
     """
     target = checked_target(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
-    file = partial.open("x", encoding="utf-8")
+    try:
+        file = partial.open("x", encoding="utf-8")
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with file:
             file.write(page(report))
@@ -55,9 +58,11 @@ def checked_target(path: Path) -> Path:
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        raise UsageError(f"{path}: there is something that is no file")
+        raise UsageError(f"{path}: not a file, so no page can take its place")
+    if not target.parent.is_dir():
+        raise UsageError(f"{path}: no such directory: {target.parent}")
     if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{path}: cannot be written")
+        raise UsageError(f"{path}: you may not write in {target.parent}")
     return target
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from mapfs.report.columns import COLUMNS, NAME, written
+from mapfs.report.columns import COLUMNS, NAME, Value, written
 from mapfs.report.report import Report
 from mapfs.report.sections import Row, Section
 
@@ -35,4 +35,8 @@ def as_json(report: Report, sections: Iterable[Section]) -> str:
 
 def _members(row: Row, section: Section) -> dict[str, Any]:
     values = {key: COLUMNS[key].of(row.usage) for key in section.columns if key != NAME}
-    return {**row.facts, **values}
+    return {**row.facts, **{key: _rounded(value) for key, value in values.items()}}
+
+
+def _rounded(value: Value) -> Value:
+    return round(value, 2) if isinstance(value, float) else value

@@ -98,6 +98,8 @@ def test_tables_of_groups(slack: Slack, tree: Path) -> None:
         ["--html", "."],
         ["--html", "/no/such/directory/page.html"],
         ["--html", "page.html", "--by-type"],
+        ["--html", "page.html", "--depth", "0"],
+        ["--html", "page.html", "-s"],
     ],
 )
 def test_words_that_make_no_sense(slack: Slack, tree: Path, words: list[str]) -> None:
@@ -105,6 +107,20 @@ def test_words_that_make_no_sense(slack: Slack, tree: Path, words: list[str]) ->
     assert said.status == 2
     assert re.fullmatch(r"mapfs: .+\n", said.err)
     assert said.out == ""
+
+
+def test_a_page_that_cannot_be_made_is_named_and_not_what_would_become_it(
+    slack: Slack, tree: Path
+) -> None:
+    said = slack(tree, "--html", "/proc/page.html")
+    assert said == (1, "", "mapfs: /proc/page.html: No such file or directory\n")
+
+
+def test_the_table_and_the_sentence_below_round_alike(slack: Slack, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x" * 39_504)  # 3.555 % of ten pages of 4 KiB
+    lines = slack(tmp_path, "-s", "-o", "slack%").out.splitlines()
+    assert f"({lines[1].strip()} %)" in lines[-1]
+    assert slack(tmp_path, "-s", "--raw", "-o", "slack%").out == "3.55\n"
 
 
 def test_help_has_an_example_and_leaves_h_to_human_readable(slack: Slack, tree: Path) -> None:
