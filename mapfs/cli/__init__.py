@@ -1,6 +1,7 @@
 """The `mapfs` command: one module for each verb, imported when it is used."""
 
 import importlib
+import itertools
 import os
 import sys
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 import click
 
 from mapfs import __version__
+from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
 
 _VERBS: Final = (
@@ -109,11 +111,11 @@ def _explain(error: click.ClickException) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    click.echo(f"mapfs: {message}", err=True)
+    complain(message)
     return exit_code
 
 
 def _is_mount_helper_call(arguments: list[str]) -> bool:
     """Whether mount.fuse3(8) runs us for `mount -t fuse.mapfs`: `mapfs STORE MNT [-o …]`."""
-    two_paths = len(arguments) >= 2 and not any(word.startswith("-") for word in arguments[:2])
-    return two_paths and arguments[0] not in _VERBS
+    paths = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+    return len(paths) == 2 and paths[0] not in _VERBS

@@ -9,8 +9,10 @@ from typing import Final
 
 import click
 
+from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError, UsageError
 from mapfs.mounts import mapfs_mounts
+from mapfs.report.names import printable
 
 ADVICE: Final = ("normal", "sequential", "random", "willneed", "dontneed", "hugepage", "pin")
 _ATTRIBUTE: Final = "user.mapfs.advice"
@@ -33,7 +35,7 @@ def command(*, words: tuple[str, ...], recursive: bool, show: bool, as_json: boo
     mapfs advise -r willneed mnt/models
     mapfs advise --show mnt/models/*
     """
-    advice, names = (None, words) if show or as_json or words[0] not in ADVICE else _split(words)
+    advice, names = (None, words) if show or as_json else _split(words)
     paths = [path for name in names for path in _expanded(Path(name), recursive=recursive)]
     # Elsewhere it would be an attribute like any other.
     mounted = {mount.device for mount in mapfs_mounts()}
@@ -45,14 +47,20 @@ def command(*, words: tuple[str, ...], recursive: bool, show: bool, as_json: boo
         click.echo(json.dumps(found, indent=2))
     else:
         for name, word in found.items():
-            click.echo(f"{word:<12}{name}")
+            click.echo(f"{word:<12}{printable(name)}")
     return int(len(found) < len(paths))
 
 
-def _split(words: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
-    if len(words) < 2:
-        raise UsageError(f"which path is {words[0]!r} for? (./{words[0]} is a path)")
-    return words[0], words[1:]
+def _split(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """The advice, None if none is given, and the paths."""
+    first, *rest = words
+    if first not in ADVICE:
+        if rest and "/" not in first and not os.path.lexists(first):
+            raise UsageError(f"{first}: neither a path nor an advice ({', '.join(ADVICE)})")
+        return None, words
+    if not rest:
+        raise UsageError(f"which path is {first!r} for? (./{first} is a path)")
+    return first, tuple(rest)
 
 
 def _expanded(top: Path, *, recursive: bool) -> Iterator[Path]:
@@ -97,4 +105,4 @@ def _require_mounted(path: Path, mounted: set[int]) -> None:
 def _complain(path: Path, error: OSError | MapfsError) -> None:
     """Say what is wrong with one path; the others are seen to."""
     reason = error.strerror if isinstance(error, OSError) else str(error)
-    click.echo(f"mapfs: {path}: {reason}", err=True)
+    complain(f"{path}: {reason}")

@@ -20,7 +20,7 @@ _COLOURS: Final = {"holds": "green", "does not hold": "red", "cannot be measured
 Begin = Callable[["Claim", str], None]
 
 
-@click.group("bench")
+@click.group("bench", short_help="Measure what is said for and against mmap.")
 def command() -> None:
     """Measure on this machine.
 

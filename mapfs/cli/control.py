@@ -40,7 +40,7 @@ def sync(mountpoint: Path) -> None:
     ControlClient(mountpoint).ask("sync")
 
 
-@command.command("punch")
+@command.command("punch", short_help="Make a hole in a file.")
 @click.argument("path")
 @click.argument("offset", type=click.IntRange(min=0))
 @click.argument("length", type=click.IntRange(min=1))
@@ -61,7 +61,7 @@ def punch(mountpoint: Path, *, path: str, offset: int, length: int) -> None:
     click.echo(f"freed {answer['freed_bytes']} bytes")
 
 
-@command.command("invalidate")
+@command.command("invalidate", short_help="Drop what the kernel caches of a file, or of all.")
 @click.argument("path", required=False)
 @click.pass_obj
 def invalidate(mountpoint: Path, *, path: str | None) -> None:
@@ -81,7 +81,7 @@ def invalidate(mountpoint: Path, *, path: str | None) -> None:
         client.ask("invalidate", inode=inode_of(client.mount.mountpoint, path))
 
 
-@command.command("statistics")
+@command.command("statistics", short_help="Print what the mount has done, and what it holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.pass_obj
 def statistics(mountpoint: Path, *, as_json: bool) -> None:

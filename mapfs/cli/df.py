@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from mapfs.cli.completion import places
-from mapfs.cli.terminal import console
+from mapfs.cli.terminal import complain, console
 from mapfs.errors import MapfsError
 
 _ROWS = {
@@ -29,7 +29,7 @@ _ROWS = {
 _OF_THE_PROCESS: Final = ("address_space_bytes", "windows", "mappings", "page_table_bytes")
 
 
-@click.command("df")
+@click.command("df", short_help="Print where the bytes of a store go, mounted or not.")
 @click.argument(
     "paths",
     nargs=-1,
@@ -55,7 +55,7 @@ def command(*, paths: tuple[Path, ...], as_json: bool) -> int:
             described.append({"path": os.fspath(path), **usage(path)})
         except (OSError, MapfsError) as error:
             reason = f"{path}: {error.strerror}" if isinstance(error, OSError) else str(error)
-            click.echo(f"mapfs: {reason}", err=True)
+            complain(reason)
             failed = True
     if as_json and (described or not failed):
         click.echo(json.dumps(described, indent=2))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mapfs.cli.completion import stores
-from mapfs.cli.terminal import progress
+from mapfs.cli.terminal import complain, progress
 from mapfs.errors import DamagedStoreError, MapfsError
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ def command(*, store: Path, repair: bool, as_json: bool) -> int:
         return _repair(store, report) if repair else _check(store, report)
     except MapfsError as error:
         about = "" if str(store) in str(error) else f"{store}: "
-        click.echo(f"mapfs: {about}{error}", err=True)
+        complain(f"{about}{error}")
     except BrokenPipeError:
         raise
     except OSError as error:
-        click.echo(f"mapfs: {store}: {error.strerror}", err=True)
+        complain(f"{store}: {error.strerror}")
     return _OPERATIONAL_ERROR
 
 

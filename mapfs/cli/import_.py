@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mapfs.transfer.outcome import Outcome
 
 
-@click.command("import")
+@click.command("import", short_help="Copy directories, files and archives in.")
 @click.argument("sources", nargs=-1, required=True, metavar="SRC...", shell_complete=files)
 @click.argument("target", metavar="STORE|MNT[:PATH]")
 @click.option("--no-unpack", is_flag=True, help="Copy archives as the files they are.")

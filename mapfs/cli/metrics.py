@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 
-@click.command("metrics")
+@click.command("metrics", short_help="Print the metrics of a live mount for Prometheus.")
 @click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT")
 def command(*, mountpoint: Path) -> None:
     """Print the metrics of the mount MNT in the text format of Prometheus.

@@ -14,7 +14,7 @@ _PATIENCE_SECONDS: Final = 60
 _PAUSE_SECONDS: Final = 0.02
 
 
-@click.command("restart")
+@click.command("restart", short_help="Move a live mount to the version that is installed now.")
 @click.argument("mountpoint", type=click.Path(path_type=Path), shell_complete=mounts)
 def command(*, mountpoint: Path) -> None:
     """Move the live mount MOUNTPOINT to the version of mapfs that is installed now.

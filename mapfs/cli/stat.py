@@ -6,15 +6,21 @@ import os
 import stat
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
+from mapfs.report.names import printable
+
+_NAME_WIDTH: Final = 23  # that of fs.slack_prealloc_bytes and its like
 
 
-@click.command("stat")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.command("stat", short_help="Print what stat(2) and the attributes say of files.")
+@click.argument(
+    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+)
 @click.option("--extents", is_flag=True, help="Also where each file is in the store file.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a path.")
 def command(*, paths: tuple[Path, ...], extents: bool, as_json: bool) -> int:
@@ -23,7 +29,7 @@ def command(*, paths: tuple[Path, ...], extents: bool, as_json: bool) -> int:
     \b
     mapfs stat mnt/data.db
     mapfs stat --extents mnt/data.db
-    mapfs stat --json mnt mnt/lib | jq .[].dir.rslack
+    mapfs stat --json mnt mnt/lib | jq '.[].dir.rslack'
     """
     described, failed = [], False
     for path in paths:
@@ -31,7 +37,7 @@ def command(*, paths: tuple[Path, ...], extents: bool, as_json: bool) -> int:
             described.append(describe(path, extents=extents))
         except (OSError, MapfsError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            click.echo(f"mapfs: {path}: {reason}", err=True)
+            complain(f"{path}: {reason}")
             failed = True
     if as_json:
         click.echo(json.dumps(described, indent=2))
@@ -134,17 +140,21 @@ def _time(nanoseconds: int) -> str:
 
 
 def _as_text(described: dict[str, Any]) -> str:
-    lines = [str(described["path"])]
+    lines = [printable(str(described["path"]))]
     for key, value in described.items():
         if isinstance(value, list):
-            lines += [_extent_as_text(extent) for extent in value]
+            lines += [_line("extent", _extent_as_text(extent)) for extent in value]
         elif isinstance(value, dict):
-            lines += [f"  {key}.{name:<16} {number}" for name, number in value.items()]
+            lines += [_line(f"{key}.{name}", number) for name, number in value.items()]
         elif key != "path":
-            lines.append(f"  {key:<20} {value}")
+            lines.append(_line(key, value))
     return "\n".join(lines)
+
+
+def _line(name: str, value: object) -> str:
+    return f"  {name:<{_NAME_WIDTH}} {value}"
 
 
 def _extent_as_text(extent: dict[str, int]) -> str:
     offset, store_offset, length = extent.values()
-    return f"  extent               {offset}: {length} bytes at {store_offset} of the store"
+    return f"{offset}: {length} bytes at {store_offset} of the store"

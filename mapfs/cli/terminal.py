@@ -10,6 +10,10 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
+import click
+
+from mapfs.report.names import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import ProgressColumn
@@ -29,6 +33,11 @@ def console(*, stderr: bool = False) -> "Console":
 
     made = Console(stderr=stderr, highlight=False)
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=_NO_WIDTH)
+
+
+def complain(message: str) -> None:
+    """One line on standard error, which names in it cannot break or turn on the terminal."""
+    click.echo(f"mapfs: {printable(message)}", err=True)
 
 
 @contextlib.contextmanager

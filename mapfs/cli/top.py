@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mapfs.cli.terminal import console
+from mapfs.cli.terminal import complain, console
 from mapfs.errors import MapfsError, UsageError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FILES: Final = 30
 
 
-@click.command("top")
+@click.command("top", short_help="Watch a live mount: rates, latencies, slack, files.")
 @click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT")
 @click.option(
     "--interval",
@@ -73,4 +73,4 @@ def _watch(client: "ControlClient", interval: float) -> None:
         raise UsageError("the screen needs a terminal; use --once")
     reason = Top(str(client.mountpoint), lambda: client.snapshot(_FILES), interval).run()
     if reason is not None:
-        click.echo(f"mapfs: {reason}", err=True)
+        complain(reason)

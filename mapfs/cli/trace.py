@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from mapfs.cli.terminal import complain
 from mapfs.errors import MountGoneError, UsageError
 
 
-@click.command("trace")
+@click.command("trace", short_help="Print the operations of a live mount as they happen.")
 @click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT")
 @click.option("--op", "names", metavar="NAMES", help="Only these operations, with commas between.")
 @click.option("--path", "pattern", metavar="GLOB", help="Only paths from the root that match.")
@@ -41,17 +42,17 @@ def command(
     try:
         for event in ControlClient(mountpoint).trace(operations=wanted, path=pattern):
             if not event:
-                click.echo(f"mapfs: {mountpoint}: another process serves it now", err=True)
+                complain(f"{mountpoint}: another process serves it now")
             elif as_json:
                 click.echo(json.dumps(event))
             elif "dropped" in event:
-                click.echo(f"mapfs: {event['dropped']} operations came too fast", err=True)
+                complain(f"{event['dropped']} operations came too fast")
             else:
                 click.echo(_as_text(event))
             if "operation" in event and next(number) == limit:
                 return
     except MountGoneError as error:
-        click.echo(f"mapfs: {error}", err=True)
+        complain(str(error))
 
 
 def _operations(names: str | None) -> list[str]:

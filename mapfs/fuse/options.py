@@ -1,5 +1,6 @@
 """Mount options: what `-o` accepts, and how a mount behaves."""
 
+import contextlib
 import enum
 import re
 from collections.abc import Callable
@@ -136,10 +137,10 @@ class MountOptions:
 
 
 def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not 0 < seconds <= 3600:
-        raise ValueError("must be above 0 and at most 3600 seconds")
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 < (seconds := float(value)) <= 3600:
+            return seconds
+    raise ValueError("must be a number of seconds above 0, and at most 3600")
 
 
 def _address(value: str) -> Address:

@@ -176,6 +176,7 @@ def test_the_command(mnt: Path, tmp_path: Path) -> None:
     assert json.loads(mapfs("advise", "--json", mnt / "a").stdout) == {str(mnt / "a"): "random"}
     for words, status in ((["random"], 2), (["random", tmp_path / "none"], 1), ([tmp_path], 1)):
         refusal(mapfs("advise", *words, status=status))
+    assert "willneed" in refusal(mapfs("advise", "wilneed", mnt / "a", status=2))
     some = mapfs("advise", "normal", tmp_path, mnt / "a", status=1)
     assert len(some.stderr.splitlines()) == 1
     assert os.getxattr(mnt / "a", ADVICE) == b"normal"

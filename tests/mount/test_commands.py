@@ -161,6 +161,26 @@ def test_stat_goes_on_after_a_path_that_fails(mnt: Path, tmp_path: Path) -> None
     assert "file.slack" in done.stdout
 
 
+def test_names_do_nothing_to_the_terminal_that_they_are_printed_on(mnt: Path) -> None:
+    path = mnt / "red\x1b[31m\n"
+    shown = f"{mnt}/red\\x1b[31m\\n"
+    said = refusal(mapfs("stat", path, status=1))
+    assert said == f"mapfs: {shown}: No such file or directory"
+    assert refusal(mapfs("slack", path, status=1)) == said
+    path.touch()
+    assert mapfs("stat", path).stdout.splitlines()[0] == shown
+    assert mapfs("advise", path).stdout == f"normal      {shown}\n"
+
+
+def test_the_values_of_stat_stand_in_one_column(mnt: Path) -> None:
+    (mnt / "file").write_bytes(b"x")
+    for path in (mnt, mnt / "file"):
+        first, *lines = mapfs("stat", "--extents", path).stdout.splitlines()
+        assert first == str(path)
+        assert {line[:26].rstrip().count(" ") for line in lines} == {2}
+        assert all(line[25] == " " != line[26] for line in lines)
+
+
 # df
 
 
@@ -396,10 +416,14 @@ def test_the_command_names_its_verbs_and_its_version() -> None:
     shown = mapfs("--help").stdout
     for verb in VERBS:
         assert f"  {verb} " in shown
+    assert "..." not in shown.partition("Commands:")[2], "a summary is too long"
     assert mapfs("--version").stdout == f"mapfs, version {__version__}\n"
     assert "Usage: mapfs" in mapfs(status=2).stderr
     for words in (["nonsense"], ["--nonsense"]):
         assert refusal(mapfs(*words, status=2)).endswith("(see mapfs --help)")
+    assert refusal(mapfs("imprt", "data", "mnt", "more", status=2)) == (
+        "mapfs: No such command 'imprt' (see mapfs --help)"
+    )
 
 
 @pytest.mark.parametrize("verb", VERBS)
