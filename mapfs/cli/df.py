@@ -33,7 +33,7 @@ _OF_THE_PROCESS: Final = ("address_space_bytes", "windows", "mappings", "page_ta
 @click.argument(
     "paths",
     nargs=-1,
-    type=click.Path(path_type=Path),
+    type=click.Path(readable=False, path_type=Path),
     metavar="[MNT|STORE]...",
     shell_complete=places,
 )

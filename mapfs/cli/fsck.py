@@ -25,7 +25,7 @@ _OPERATIONAL_ERROR: Final = 8
 
 
 @click.command("fsck")
-@click.argument("store", type=click.Path(path_type=Path), shell_complete=stores)
+@click.argument("store", type=click.Path(readable=False, path_type=Path), shell_complete=stores)
 @click.option("--repair", is_flag=True, help="Repair what is wrong, saying each thing first.")
 @click.option("--json", "as_json", is_flag=True, help="Print findings (and repairs) as JSON.")
 def command(*, store: Path, repair: bool, as_json: bool) -> int:

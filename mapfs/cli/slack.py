@@ -91,7 +91,9 @@ class _PageSizes(click.ParamType[tuple[int, ...]]):
     short_help="Show where the bytes of a tree go, and what is slack.",
     context_settings={"help_option_names": ["--help"]},
 )
-@click.argument("path", default=".", type=click.Path(path_type=Path), metavar="[PATH|STORE]")
+@click.argument(
+    "path", default=".", type=click.Path(readable=False, path_type=Path), metavar="[PATH|STORE]"
+)
 @click.option("-d", "--depth", type=click.IntRange(0), help="Levels to show (default: 1).")
 @click.option("-s", "--summarize", is_flag=True, help="The total only, as --depth 0.")
 @click.option("-n", "--top", type=click.IntRange(1), help="Rows to show (default: all that fit).")

@@ -19,7 +19,11 @@ _NAME_WIDTH: Final = 23  # that of fs.slack_prealloc_bytes and its like
 
 @click.command("stat", short_help="Print what stat(2) and the attributes say of files.")
 @click.argument(
-    "paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(path_type=Path)
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH...",
+    type=click.Path(readable=False, path_type=Path),
 )
 @click.option("--extents", is_flag=True, help="Also where each file is in the store file.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array, one object a path.")

@@ -16,9 +16,11 @@ from typing import Final, Literal
 
 from mapfs.errors import MapfsError, NotSupportedError
 from mapfs.filesystem.clock import now
+from mapfs.filesystem.content import require_file
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.extent import Extent, joined
 from mapfs.format.layout import Layout, joined_layouts
+from mapfs.format.records import Inode
 from mapfs.mapping.file_mapping import FileMapping
 from mapfs.mounts import mount_of_device
 from mapfs.store.bundle import Bundle
@@ -127,10 +129,18 @@ def _leased_layout(fd: int, ask: Callable[[], Layout]) -> Layout:
     raise OSError(errno.EAGAIN, "the file's extents change all the time")
 
 
+def _inode_at(filesystem: Filesystem, path: Path) -> Inode:
+    """The file at a path in a store that is not mounted; errors name it."""
+    try:
+        return require_file(filesystem.resolve(os.fsencode(path)))
+    except MapfsError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
 def _open_readable(store: Path, path: Path) -> FileMapping:
     """Map a file of a store that is not mounted. The store's lock is not needed after that."""
     with contextlib.closing(Filesystem(open_store(store, read_only=True))) as filesystem:
-        number = filesystem.resolve(os.fsencode(path)).number
+        number = _inode_at(filesystem, path).number
         with _opened_store(store, os.O_RDONLY) as fd:
             layout = _leased_layout(fd, partial(filesystem.layout, number))
             return FileMapping(fd, layout)
@@ -139,7 +149,7 @@ def _open_readable(store: Path, path: Path) -> FileMapping:
 def _open_writable(store: Path, path: Path) -> FileMapping:
     with ExitStack() as undo:
         filesystem = undo.enter_context(contextlib.closing(Filesystem(open_store(store))))
-        inode = filesystem.resolve(os.fsencode(path))
+        inode = _inode_at(filesystem, path)
         if inode.size:
             # Pages, and blocks of the host, for all of it: a full disk is an error here, and no
             # signal when the memory is written.

@@ -27,8 +27,14 @@ class Bundle:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the files that make a bundle are there, whatever they hold."""
-        return all(file.exists() for file in (self.store, self.catalog, self.lock))
+        """Whether the files that make a bundle are there, whatever they hold.
+
+        Raises `PermissionError`, which names the bundle, if that may not be known.
+        """
+        try:
+            return all(file.exists() for file in (self.store, self.catalog, self.lock))
+        except PermissionError as error:
+            raise PermissionError(error.errno, error.strerror, str(self.path)) from None
 
     def require(self) -> None:
         """Raise `NotAStoreError`, saying what is missing, unless the bundle is complete."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from mapfs import __version__
+from mapfs import __version__, cli
 from mapfs.cli.stat import describe
 from tests.conftest import MakeVolume
 from tests.mount.volume import MAPFS, Volume, both_transports, mapfs, process, refusal, run
@@ -170,6 +170,29 @@ def test_names_do_nothing_to_the_terminal_that_they_are_printed_on(mnt: Path) ->
     path.touch()
     assert mapfs("stat", path).stdout.splitlines()[0] == shown
     assert mapfs("advise", path).stdout == f"normal      {shown}\n"
+
+
+@pytest.mark.root
+def test_what_may_not_be_looked_at_is_named_as_it_was_given(
+    open_directory: Path, make_volume: MakeVolume, capfd: pytest.CaptureFixture[str]
+) -> None:
+    volume = make_volume(directory=open_directory)
+    volume.mkfs()
+
+    def refused(verb: str, path: Path, status: int) -> None:
+        words = [verb, str(path)]
+        cli.run(cli.mapfs, words)  # brings in the modules, which others may not be able to read
+        capfd.readouterr()
+
+        def ask() -> None:
+            assert cli.run(cli.mapfs, words) == status
+
+        as_user(ALICE, ask)
+        assert capfd.readouterr() == ("", f"mapfs: {path}: Permission denied\n")
+
+    refused("slack", volume.store, 1)
+    refused("fsck", volume.store, 8)
+    refused("slack", volume.mount(), 1)  # of root alone
 
 
 def test_the_values_of_stat_stand_in_one_column(mnt: Path) -> None:

@@ -246,7 +246,7 @@ def test_what_cannot_be_mapped(bundle: Path, tmp_path: Path) -> None:
     fs.create(ROOT, b"p", stat.S_IFIFO | 0o644, mapfs_caller())
     fs.close()
     for mode in ("r", "r+"):
-        with pytest.raises(NotFoundError):
+        with pytest.raises(NotFoundError, match="none: no such entry"):
             mapfs.open_mapping("none", mode, store=bundle)
         with pytest.raises(MapfsError, match="directory"):
             mapfs.open_mapping("d", mode, store=bundle)
