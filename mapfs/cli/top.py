@@ -26,10 +26,10 @@ _FILES: Final = 30
 )
 @click.option("--once", is_flag=True, help="Print one interval as a table, and end.")
 @click.option("--json", "as_json", is_flag=True, help="With --once: print a JSON object.")
-def command(*, mountpoint: Path, interval: float, once: bool, as_json: bool) -> None:
+def command(*, mountpoint: Path, interval: float, once: bool, as_json: bool) -> int:
     """Show what the mount MNT does: rates, latencies, slack, files, and what mapping costs.
 
-    Keys: q ends, p pauses; r, e, l and a, s, k, m, d sort operations and files.
+    Keys: q or Ctrl-C ends, p pauses; r, e, l and a, s, k, m, d sort operations and files.
 
     \b
     mapfs top mnt
@@ -40,10 +40,10 @@ def command(*, mountpoint: Path, interval: float, once: bool, as_json: bool) -> 
     if as_json and not once:
         raise UsageError("--json needs --once")
     client = ControlClient(mountpoint)
-    if once:
-        _print_once(client, interval, as_json=as_json)
-    else:
-        _watch(client, interval)
+    if not once:
+        return _watch(client, interval)
+    _print_once(client, interval, as_json=as_json)
+    return 0
 
 
 def _print_once(client: "ControlClient", interval: float, *, as_json: bool) -> None:
@@ -62,7 +62,7 @@ def _print_once(client: "ControlClient", interval: float, *, as_json: bool) -> N
         print_rates(console(), rates)
 
 
-def _watch(client: "ControlClient", interval: float) -> None:
+def _watch(client: "ControlClient", interval: float) -> int:
     try:
         from mapfs.monitor.screen import Top
     except ModuleNotFoundError as error:
@@ -71,6 +71,8 @@ def _watch(client: "ControlClient", interval: float) -> None:
         ) from None
     if not sys.stdout.isatty():
         raise UsageError("the screen needs a terminal; use --once")
-    reason = Top(str(client.mountpoint), lambda: client.snapshot(_FILES), interval).run()
+    top = Top(str(client.mountpoint), lambda: client.snapshot(_FILES), interval)
+    reason = top.run()
     if reason is not None:
         complain(reason)
+    return top.return_code or 0

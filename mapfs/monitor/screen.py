@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from rich.text import Text
 from textual.app import App, ComposeResult
+from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
 from textual.widgets import DataTable, Footer, Sparkline, Static
 
@@ -21,6 +22,7 @@ from mapfs.monitor.tables import (
     summary_rows,
 )
 
+_INTERRUPTED: Final = 130
 # How many intervals the trend of the slack goes back.
 _TREND: Final = 120
 
@@ -28,7 +30,8 @@ _TREND: Final = 120
 class Top(App[str]):
     """Shows the rates of a mount until somebody quits, or the mount is gone.
 
-    What `run` returns is why it ended by itself, or None.
+    What `run` returns is why it ended by itself, or None. `return_code` is 130 after Ctrl-C, which
+    is a key here: the terminal makes no signal of it.
     """
 
     CSS = """
@@ -41,6 +44,7 @@ class Top(App[str]):
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar = [
         ("q", "quit", "Quit"),
+        Binding("ctrl+c", "interrupt", show=False, priority=True),
         ("p", "pause", "Pause"),
         ("r", "order_operations('rate')", "Rate"),
         ("e", "order_operations('errors')", "Errors"),
@@ -117,6 +121,10 @@ class Top(App[str]):
         state = ", paused" if self._is_paused else f", every {self._interval:g} s"
         orders = f"operations by {self._operation_order}, files by {self._file_order}"
         self.query_one("#title", Static).update(Text(f"{self._mount}{state}; {orders}"))
+
+    def action_interrupt(self) -> None:
+        """End as by SIGINT."""
+        self.exit(return_code=_INTERRUPTED)
 
     def action_pause(self) -> None:
         """Leave what is shown as it is, or go on."""

@@ -100,18 +100,19 @@ def test_the_screen(volume: Volume) -> None:
     assert "the mount is gone" in reason
 
 
-async def quit_at_once(volume: Volume) -> Top:
+async def end_with(key: str, volume: Volume) -> Top:
     app = Top("the mount", ControlClient(volume.mnt).snapshot, 0.1)
     async with app.run_test() as pilot:
-        await pilot.press("q")
+        await pilot.press(key)
     return app
 
 
-def test_q_ends_it(volume: Volume) -> None:
+def test_q_and_ctrl_c_end_it(volume: Volume) -> None:
     volume.mount()
-    app = asyncio.run(quit_at_once(volume))
-    assert app.return_value is None
-    assert app.return_code == 0
+    for key, code in (("q", 0), ("ctrl+c", 130)):
+        app = asyncio.run(end_with(key, volume))
+        assert app.return_value is None
+        assert app.return_code == code
 
 
 def shape(value: Any) -> Any:
