@@ -37,7 +37,7 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
     mapfs export data.mapfs:photos/2025 /tmp
     mapfs export mnt - | ssh host tar x
     """
-    from mapfs.cli.places import find_place
+    from mapfs.cli.places import find_place, path_inside
     from mapfs.cli.transferring import ending, print_summary, transfer
     from mapfs.transfer.archives import STANDARD_STREAM
     from mapfs.transfer.copying import copy
@@ -46,6 +46,7 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
     if is_stream and sys.stdout.isatty():
         raise UsageError("an archive does not go to a terminal: name a file, or use a pipe")
     place = find_place(source)
+    path_inside(place)
     with (
         transfer("exporting") as run,
         ending(destination),

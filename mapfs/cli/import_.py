@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mapfs.cli.completion import files
-from mapfs.errors import EscapeError, MapfsError, UsageError
+from mapfs.errors import MapfsError, UsageError
 
 if TYPE_CHECKING:
     from mapfs.cli.places import Place
@@ -63,12 +63,9 @@ def _total(sources: tuple[str, ...], outcome: "Outcome") -> int | None:
 @contextlib.contextmanager
 def _opened(place: "Place") -> "Iterator[tuple[Target, set[FileId]]]":
     """The target, and the files that are the target themselves."""
-    from mapfs.transfer.entry import inside
+    from mapfs.cli.places import path_inside
 
-    try:
-        top = inside(place.path.strip("/").encode(errors="surrogateescape"))
-    except EscapeError as error:
-        raise UsageError(f"{place.name}: PATH must not have .. in it") from error
+    top = path_inside(place)
     if place.directory is not None:
         from mapfs.transfer.into_directory import DirectoryTree
 

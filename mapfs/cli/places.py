@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapfs.errors import MapfsError, NotAStoreError
+from mapfs.errors import EscapeError, MapfsError, NotAStoreError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,16 @@ class Place:
     store: Path | None
     directory: Path | None
     path: str
+
+
+def path_inside(place: Place) -> bytes:
+    """The path without slashes around it. Raises `UsageError` if it could lead out of the place."""
+    from mapfs.transfer.entry import inside
+
+    try:
+        return inside(os.fsencode(place.path.strip("/")))
+    except EscapeError as error:
+        raise UsageError(f"{place.name}: PATH must not have .. in it") from error
 
 
 def find_place(text: str) -> Place:

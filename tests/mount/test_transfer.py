@@ -110,6 +110,16 @@ def test_nothing_is_exported_into_a_store_itself(volume: Volume, make_volume: Ma
         assert sorted(target.iterdir()) == before
 
 
+def test_nothing_beside_the_mount_is_exported(volume: Volume, tmp_path: Path) -> None:
+    for _ in range(2):  # at rest, and mounted
+        for path in ("..", "a/../..", "/../"):
+            said = refusal(mapfs("export", f"{volume.store}:{path}", tmp_path / "out", status=2))
+            assert said.endswith("PATH must not have .. in it")
+        if not volume.mounted:
+            volume.mount()
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_file_that_hides_its_size_is_told_and_not_copied_empty(volume: Volume) -> None:
     done = mapfs("import", "/proc/self/status", volume.store, status=1)
     assert done.stderr.startswith("mapfs: status: has contents but no size")
