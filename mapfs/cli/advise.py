@@ -12,7 +12,7 @@ import click
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError, UsageError
 from mapfs.mounts import mapfs_mounts
-from mapfs.report.names import printable
+from mapfs.names import printable
 
 ADVICE: Final = ("normal", "sequential", "random", "willneed", "dontneed", "hugepage", "pin")
 _ATTRIBUTE: Final = "user.mapfs.advice"

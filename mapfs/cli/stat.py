@@ -12,7 +12,7 @@ import click
 
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
-from mapfs.report.names import printable
+from mapfs.names import printable
 
 _NAME_WIDTH: Final = 23  # that of fs.slack_prealloc_bytes and its like
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mapfs.report.names import printable
+from mapfs.names import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
