@@ -1,6 +1,7 @@
 """Fixtures for tests that mount: a store in a directory of its own, checked when the test ends."""
 
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -12,6 +13,15 @@ from mapfs.store.syscalls import PageCache
 from tests.mount.volume import Volume, run
 
 MakeVolume = Callable[..., Volume]
+
+
+def pytest_configure() -> None:
+    """Let programs be interrupted by tests that were started in the background of a script.
+
+    There the shell has SIGINT ignored, and every child inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

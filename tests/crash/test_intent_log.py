@@ -1,5 +1,6 @@
 """The daemon dies below FUSE: what the intent log brings back, and what it must not."""
 
+import errno
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,24 @@ def test_without_its_log_a_store_is_as_of_the_last_commit(
     left = bundle_of(workload, tmp_path)
     (left / "log").unlink()
     assert_as_acknowledged(workload.history, left)
+
+
+def test_what_an_operation_did_before_it_failed_is_not_lost(
+    workload: Workload, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fs = workload.fs
+    number = make(fs, b"growing")
+    write = fs._content.write
+
+    def write_and_fail(*arguments: Any, **options: Any) -> int:
+        write(*arguments, **options)
+        raise OSError(errno.EIO, "the disk")
+
+    monkeypatch.setattr(fs._content, "write", write_and_fail)
+    with pytest.raises(OSError, match="the disk"):
+        fs.write(number, 0, bytes(9000))
+    assert fs.inode(number).size == 9000
+    assert_nothing_lost(workload, bundle_of(workload, tmp_path))
 
 
 def test_a_store_killed_again_and_again_while_it_comes_back_loses_nothing(
