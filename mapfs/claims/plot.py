@@ -222,7 +222,9 @@ def _svg(width: float, height: float, body: Sequence[str], name: str) -> str:
 
 
 def standalone(picture: str) -> str:
-    """A picture with its colours and a ground of its own, for a file."""
+    """A picture with its colours and a ground of its own, for a file; nothing if it is nothing."""
+    if not picture:
+        return ""
     head, _, rest = picture.replace("<svg", f'<svg xmlns="{_NAMESPACE}"', 1).partition(">")
     ground = '<rect width="100%" height="100%" fill="var(--paper)"/>'
     return f"{head}><style>{STYLE}</style>{ground}{rest}\n"

@@ -80,6 +80,11 @@ def _chosen(
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="Write a page with plots to this file.",
 )
+@click.option(
+    "--svg",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    help="Write a picture of the factors to this file.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def claims_command(
     *,
@@ -88,6 +93,7 @@ def claims_command(
     repeat: int,
     size: int,
     html: Path | None,
+    svg: Path | None,
     as_json: bool,
 ) -> int:
     """Measure what is said for and against mmap, and say what holds here.
@@ -104,12 +110,14 @@ def claims_command(
     from mapfs.claims.machine import facts
     from mapfs.claims.measuring import measured
     from mapfs.claims.page import as_html
+    from mapfs.claims.plot import overview, standalone
     from mapfs.claims.report import as_json as results_as_json
 
     if size < _LEAST_BYTES:
         raise click.BadParameter("it must be 16M at least", param_hint="--size")
-    if html is not None and not html.absolute().parent.is_dir():
-        raise click.BadParameter(f"{html.parent} is no directory", param_hint="--html")
+    for option, path in (("--html", html), ("--svg", svg)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise click.BadParameter(f"{path.parent} is no directory", param_hint=option)
     settings = Settings(size, repeat, _page_size(store))
     described = facts(store.absolute().parent, settings)
     with (
@@ -119,6 +127,8 @@ def claims_command(
         results = list(measured(claims, ground, begin))
     if html is not None:
         html.write_text(as_html(results, described), encoding="utf-8")
+    if svg is not None:
+        svg.write_text(standalone(overview(results)), encoding="utf-8")
     if as_json:
         click.echo(results_as_json(results, described))
     else:

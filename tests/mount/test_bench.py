@@ -28,10 +28,10 @@ def leftovers(directory: Path) -> list[Path]:
 
 def test_claims_are_measured_and_the_store_is_not_touched(volume: Volume, tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in volume.store.iterdir() if path.name != "lock"}
-    page = tmp_path / "page.html"
+    page, picture = tmp_path / "page.html", tmp_path / "picture.svg"
     done = mapfs(
         *("bench", "claims", volume.store, "--only", "calls,slack", "--size", "16M"),
-        *("--repeat", 5, "--json", "--html", page),
+        *("--repeat", 5, "--json", "--html", page, "--svg", picture),
     )
     said = json.loads(done.stdout)
     assert said["machine"]["repetitions"] == "5"
@@ -43,6 +43,7 @@ def test_claims_are_measured_and_the_store_is_not_touched(volume: Volume, tmp_pa
         assert finding["verdict"] == "holds", finding
         assert {figure["count"] for figure in finding["figures"]} == {5}
     assert page.read_text().startswith("<!DOCTYPE html>")
+    assert picture.read_text().startswith("<svg")
     assert {path: path.read_bytes() for path in before} == before
     assert not leftovers(tmp_path)
 

@@ -509,7 +509,7 @@ def test_a_picture_for_a_file_is_xml(results: list[Result]) -> None:
     for result in results:
         for _, each in panels(result):
             ET.fromstring(standalone(each))
-    assert overview([]) == ""
+    assert standalone(overview([])) == ""
 
 
 def test_the_json_has_everything(results: list[Result]) -> None:
