@@ -1,4 +1,4 @@
-"""What a process has mapped of a file, and what that costs it."""
+"""What a process has mapped of files, and what that costs it."""
 
 import os
 from dataclasses import dataclass
@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Final
 
 _MAPS: Final = Path("/proc/self/maps")
+_STATM: Final = Path("/proc/self/statm")
 _STATUS: Final = Path("/proc/self/status")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +29,26 @@ class MappingStatistics:
     unmapping_seconds: float = 0.0
 
 
-def count_mappings(fd: int) -> int:
-    """The mappings that this process has of a file: lines of proc_pid_maps(5).
+def mappings_of(file: os.stat_result) -> list[range]:
+    """The addresses at which this process has mapped a file: lines of proc_pid_maps(5).
 
     Neighbours that were advised or locked alike are one.
     """
-    found = os.fstat(fd)
-    device = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}"
-    place = [device, str(found.st_ino)]
+    device = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}"
+    place = [device, str(file.st_ino)]
     lines = _MAPS.read_text(errors="surrogateescape").splitlines()
-    return sum(line.split(maxsplit=5)[3:5] == place for line in lines)
+    fields = (line.split(maxsplit=5) for line in lines)
+    return [_addresses(each[0]) for each in fields if each[3:5] == place]
+
+
+def _addresses(text: str) -> range:
+    begin, end = text.split("-")
+    return range(int(begin, 16), int(end, 16))
+
+
+def file_bytes() -> int:
+    """The pages of files that this process has in its page tables (proc_pid_statm(5))."""
+    return int(_STATM.read_text().split()[2]) * _PAGE_BYTES
 
 
 def page_table_bytes() -> int:

@@ -102,6 +102,12 @@ class Backing(Protocol):
     def drop(self, offset: int, length: int) -> None:
         """Let go of the memory that bytes take, as far as they are on the disk."""
 
+    def drop_mapped(self) -> None:
+        """Take what this process has mapped out of its page tables; it stays in memory.
+
+        May run in any thread.
+        """
+
     def pin(self, offset: int, length: int) -> None:
         """Keep bytes in memory from now on; `hold` brings them in.
 
@@ -208,6 +214,9 @@ class MemoryBacking:
 
     def drop(self, offset: int, length: int) -> None:
         """See `Backing.drop`."""
+
+    def drop_mapped(self) -> None:
+        """See `Backing.drop_mapped`."""
 
     def pin(self, offset: int, length: int) -> None:
         """See `Backing.pin`."""

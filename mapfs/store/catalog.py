@@ -17,8 +17,9 @@ import lmdb
 
 from mapfs.errors import DamagedStoreError, MapfsError, NoSpaceError, NotAStoreError, StoreError
 from mapfs.format.records import Table
+from mapfs.store.address_space import mappings_of
 from mapfs.store.lmdb_pages import check_pages
-from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, fallocate
+from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE, MADV_DONTNEED, advise_memory, fallocate
 
 # Address space, not memory or disk: the most that the catalog may grow to.
 _MAP_BYTES: Final = 1 << 40
@@ -73,6 +74,7 @@ class Catalog:
             raise NotAStoreError(f"{path} is no mapfs catalog ({error})") from error
         except lmdb.Error as error:
             raise DamagedStoreError(f"{path}: {error}") from error
+        self._file = path.stat()
         self._reader = self._environment.begin(buffers=False)
         self._end = self._reserved = 0
         self._fd = -1
@@ -189,6 +191,14 @@ class Catalog:
         """Let reads see what `apply` wrote since. Iterators from before become invalid."""
         self._reader.abort()
         self._reader = self._environment.begin(buffers=False)
+
+    def drop_mapped(self) -> None:
+        """Take what is mapped of the catalog out of the page tables; it stays in memory.
+
+        May run in any thread while the catalog is open, which is mapped once for as long.
+        """
+        for place in mappings_of(self._file):
+            advise_memory(place.start, len(place), MADV_DONTNEED)
 
     @property
     def size(self) -> int:

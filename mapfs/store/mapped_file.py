@@ -14,7 +14,7 @@ from typing import Final
 
 from mapfs.format.extent import split_at
 from mapfs.format.layout import StoreIdentity
-from mapfs.store.address_space import MappingStatistics, count_mappings
+from mapfs.store.address_space import MappingStatistics, mappings_of
 from mapfs.store.backing import Data
 from mapfs.store.leases import leased
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
@@ -24,11 +24,13 @@ from mapfs.store.syscalls import (
     FALLOC_FL_KEEP_SIZE,
     FALLOC_FL_PUNCH_HOLE,
     FALLOC_FL_ZERO_RANGE,
+    MADV_DONTNEED,
+    MADV_HUGEPAGE,
     CacheStatistics,
     PageCache,
     fallocate,
 )
-from mapfs.store.windows import FORGET, HUGE_PAGES, Windows
+from mapfs.store.windows import Windows
 from mapfs.store.writeback import LEAST_BYTES, MOST_AT_ONCE_BYTES, Writeback
 
 _LOAD_BYTES: Final = 1 << 20
@@ -69,7 +71,7 @@ class MappedFile:
 
     def mappings(self) -> int:
         """See `Backing.mappings`."""
-        return count_mappings(self._fd)
+        return len(mappings_of(os.fstat(self._fd)))
 
     def resize(self, size: int) -> None:
         """See `Backing.resize`."""
@@ -211,10 +213,14 @@ class MappedFile:
         """See `Backing.drop`. Pages of the cache that reach beyond the range go as a whole."""
         for start, count in (offset, length), _widened(offset, length, _HUGE_PAGE_BYTES):
             # The kernel drops no page that is mapped (fadvise64(2)).
-            self._windows.advise(start, count, FORGET)
+            self._windows.advise(start, count, MADV_DONTNEED)
             os.posix_fadvise(self._fd, start, count, os.POSIX_FADV_DONTNEED)
             if not PageCache(self._fd).statistics(offset, length).resident:
                 break
+
+    def drop_mapped(self) -> None:
+        """See `Backing.drop_mapped`."""
+        self._windows.advise(0, self._windows.size, MADV_DONTNEED)
 
     def pin(self, offset: int, length: int) -> None:
         """See `Backing.pin`."""
@@ -233,7 +239,7 @@ class MappedFile:
         """See `Backing.prefer_huge_pages`. A window forgets it when it is unmapped."""
         for start, _ in split_at(offset, length, self._windows.window_bytes):
             self._windows.view(start // self._windows.window_bytes)
-        self._windows.advise(offset, length, HUGE_PAGES)
+        self._windows.advise(offset, length, MADV_HUGEPAGE)
 
     def _refuse_lost(self, offset: int, length: int) -> None:
         if self.lost and self.lost.touches(offset, length):

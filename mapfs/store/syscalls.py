@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 FALLOC_FL_KEEP_SIZE: Final = 0x01
 FALLOC_FL_PUNCH_HOLE: Final = 0x02
 FALLOC_FL_ZERO_RANGE: Final = 0x10
+MADV_DONTNEED: Final = 4
+MADV_HUGEPAGE: Final = 14
 
 _SYNC_FILE_RANGE_WRITE: Final = 0x02
 _SYS_CACHESTAT: Final = 451  # the same on every architecture (Linux 6.5)
@@ -44,6 +46,7 @@ _libc.mmap.argtypes = (
 )
 _libc.mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 _libc.mlock2.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_uint)
 
@@ -112,6 +115,11 @@ def map_shared(fd: int, length: int, offset: int) -> int:
 def unmap(address: int, length: int) -> None:
     """munmap(2)."""
     _check(_libc.munmap(address, length))
+
+
+def advise_memory(address: int, length: int, advice: int) -> None:
+    """madvise(2), with a `MADV_…` of those above."""
+    _check(_libc.madvise(address, length, advice))
 
 
 def reserve_lock(address: int, length: int) -> None:

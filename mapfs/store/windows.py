@@ -6,15 +6,13 @@ from collections import OrderedDict
 from typing import Final
 
 from mapfs.store.address_space import MappingStatistics
+from mapfs.store.syscalls import address_of, advise_memory
 
 DEFAULT_WINDOW_BYTES: Final = 1 << 30
 # At least this many windows fit in the address space allowed, so that two busy files do not
 # evict each other's window at every request.
 _MIN_WINDOWS: Final = 4
 _MIN_WINDOW_BYTES: Final = 2 << 20
-# What `advise` takes: take the pages out of the page tables; map them with huge pages.
-FORGET: Final = mmap.MADV_DONTNEED
-HUGE_PAGES: Final = mmap.MADV_HUGEPAGE
 
 
 class Windows:
@@ -79,8 +77,7 @@ class Windows:
             begin = number * self.window_bytes
             low, high = max(offset, begin), min(offset + length, begin + window.nbytes)
             if low < high:
-                assert isinstance(window.obj, mmap.mmap)
-                window.obj.madvise(advice, low - begin, high - low)
+                advise_memory(address_of(window) + low - begin, high - low, advice)
 
     def holding(self, offset: int, length: int) -> dict[int, int]:
         """The windows that have mapped parts of a range, and how many bytes of it each has."""

@@ -85,6 +85,9 @@ class RecordingBacking:
     def drop(self, offset: int, length: int) -> None:
         self._inner.drop(offset, length)
 
+    def drop_mapped(self) -> None:
+        self._inner.drop_mapped()
+
     def pin(self, offset: int, length: int) -> None:
         self._inner.pin(offset, length)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mapfs.cli.client import ControlClient
 from tests.mount.volume import Volume, wait_until
 
 pytestmark = pytest.mark.mount
@@ -94,3 +95,22 @@ def test_small_files_are_made_while_a_large_one_is_synced(
     mnt = volume.remount()
     assert (mnt / "large").stat().st_size == written
     assert all((mnt / f"{number}").read_bytes() == b"%d" % number for number in range(300))
+
+
+def test_what_was_read_does_not_stay_in_the_daemon(volume: Volume) -> None:
+    """Nor what was looked at of the store and the catalog: its page tables are emptied."""
+    mnt = volume.mount()
+    block = os.urandom(MIB)
+    path = mnt / "large"
+    with path.open("wb") as file:
+        for _ in range(256):
+            file.write(block)
+
+    def is_small() -> bool:
+        return ControlClient(mnt).snapshot().process.resident_bytes < 150 * MIB
+
+    ControlClient(mnt).ask("invalidate")
+    assert path.read_bytes() == block * 256
+    wait_until(is_small, "the daemon to let go of what it has mapped")
+    ControlClient(mnt).ask("invalidate")
+    assert path.read_bytes() == block * 256

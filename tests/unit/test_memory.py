@@ -1,10 +1,15 @@
-"""Giving back the store's pages when memory is used up."""
+"""What the daemon gives back of the memory that it takes."""
+
+import os
+import re
+from pathlib import Path
 
 import pytest
 
 from mapfs.fuse import memory
 from mapfs.fuse.memory import Memory
 from mapfs.store.mapped_file import MappedFile
+from tests.unit.support import ROOT, assert_sound, content, make, new_bundle, open_fs
 
 GIB = 1 << 30
 
@@ -27,3 +32,30 @@ def test_pages_are_given_back_if_memory_is_used_up_and_they_are_many(
 def test_the_machine_tells_how_much_memory_it_has():
     total, free = memory._memory()
     assert 0 < free < total
+
+
+def resident(name):
+    """The bytes of a file, of those mapped, that are in the page tables (proc_pid_smaps(5))."""
+    found, is_its = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            is_its = line.endswith(name)
+        elif is_its and line.startswith("Rss:"):
+            found += int(line.split()[1]) << 10
+    return found
+
+
+def test_what_is_mapped_can_leave_the_page_tables_and_is_read_again(tmp_path):
+    fs = open_fs(new_bundle(tmp_path / "t.mapfs"))
+    data = os.urandom(512 << 10)
+    number = make(fs, b"f", data)
+    fs.commit()
+    for _ in range(2):
+        assert content(fs, number) == data
+        assert fs.lookup(ROOT, b"f").size == len(data)
+        assert resident("t.mapfs/store") >= len(data)
+        assert resident("t.mapfs/catalog") > 0
+        Memory(fs).drop_mapped()
+        assert resident("t.mapfs/store") == resident("t.mapfs/catalog") == 0
+    assert_sound(fs)
+    fs.close()
