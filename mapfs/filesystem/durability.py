@@ -12,7 +12,7 @@ from mapfs.store.store import Condition, Store
 from mapfs.store.transaction import Commit, LogSync
 
 # Bounds the memory that a generation of changes takes, and the time that its commit does.
-_MOST_CHANGES: Final = 50_000
+_MOST_CHANGES: Final = 10_000
 # When the host is full: each may touch a page of the catalog, and the reserve is at least 1 MiB.
 _MOST_CHANGES_IF_TIGHT: Final = 200
 
