@@ -17,12 +17,12 @@ from mapfs.filesystem.filesystem import Filesystem
 from mapfs.store.address_space import file_bytes
 
 _MEMINFO: Final = Path("/proc/meminfo")
-_SECONDS: Final = 2.0
+_SECONDS: Final = 1.0
 # Memory is used up when less than this part of it is free, and the store is worth looking at when
 # its file takes more than this part: a 32nd.
 _SHARE: Final = 32
 # So many bytes of files may stay in the page tables.
-_MOST_MAPPED_BYTES: Final = 64 << 20
+_MOST_MAPPED_BYTES: Final = 32 << 20
 
 
 class Memory:
