@@ -424,7 +424,7 @@ def test_large_numbers_in_headers(vault: Vault, tmp_path: Path) -> None:
     source.mkdir()
     deep = source / ("d" * 120) / ("e" * 120)
     deep.mkdir(parents=True)
-    (deep / ("f" * 120)).symlink_to("t" * 300)
+    (deep / ("f" * 120)).symlink_to("/".join(["t" * 100] * 3))
     with (source / "large").open("wb") as file:
         file.truncate(10 << 30)
         file.write(b"begins")
