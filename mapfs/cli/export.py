@@ -39,8 +39,7 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
     """
     from mapfs.cli.places import find_place, path_inside
     from mapfs.cli.transferring import ending, print_summary, transfer
-    from mapfs.transfer.archives import STANDARD_STREAM
-    from mapfs.transfer.copying import copy
+    from mapfs.transfer.copying import STANDARD_STREAM, copy
 
     is_stream = destination == STANDARD_STREAM
     if is_stream and sys.stdout.isatty():
@@ -61,7 +60,8 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
 def _target(destination: str) -> "Iterator[tuple[Target, set[FileId]]]":
     """The target, and the files that are the target themselves."""
     from mapfs.store.bundle import Bundle
-    from mapfs.transfer.archives import STANDARD_STREAM, archive_suffix, archive_target
+    from mapfs.transfer.archives import archive_suffix, archive_target
+    from mapfs.transfer.copying import STANDARD_STREAM
 
     if Bundle(Path(destination)).is_complete:
         raise UsageError("a store itself is no place to export to: mount it, and name the mount")

@@ -3,7 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +52,7 @@ def command(*, sources: tuple[str, ...], target: str, no_unpack: bool, as_json: 
 
 
 def _total(sources: tuple[str, ...], outcome: "Outcome") -> int | None:
-    from mapfs.transfer.archives import STANDARD_STREAM
+    from mapfs.transfer.copying import STANDARD_STREAM
     from mapfs.transfer.directory import bytes_in
 
     if STANDARD_STREAM in sources:
@@ -86,17 +86,27 @@ def _sources(
     names: tuple[str, ...], outcome: "Outcome", exclude: "set[FileId]", *, unpack: bool
 ) -> "Iterator[Source]":
     """A source for each name, to be read before the next is asked for."""
-    from mapfs.transfer.archives import STANDARD_STREAM, archive_source
     from mapfs.transfer.directory import DirectorySource
 
     seen: dict[FileId, bytes] = {}
     for name in names:
         with ExitStack() as stack:
-            source: Source | None = None
             try:
-                if unpack or name == STANDARD_STREAM:
-                    source = stack.enter_context(archive_source(name, outcome))
+                source = stack.enter_context(_archive(name, outcome, unpack=unpack))
             except (MapfsError, OSError) as error:
                 outcome.failed(name.encode(errors="surrogateescape"), error)
                 continue
             yield source or DirectorySource(name, outcome, exclude, seen)
+
+
+def _archive(
+    name: str, outcome: "Outcome", *, unpack: bool
+) -> "AbstractContextManager[Source | None]":
+    """The archive that is to be unpacked, if it is one; loads what that needs only if it may be."""
+    from mapfs.transfer.copying import STANDARD_STREAM
+
+    if name != STANDARD_STREAM and not (unpack and Path(name).is_file()):
+        return contextlib.nullcontext()
+    from mapfs.transfer.archives import archive_source
+
+    return archive_source(name, outcome)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, cast
 
 from mapfs.errors import ArchiveError
-from mapfs.transfer.copying import Source, Target
+from mapfs.transfer.copying import STANDARD_STREAM, Source, Target
 from mapfs.transfer.entry import FileId
 from mapfs.transfer.outcome import Outcome
 from mapfs.transfer.streams import (
@@ -25,7 +25,6 @@ from mapfs.transfer.streams import (
 from mapfs.transfer.tar import TarSource, TarTarget, is_tar
 from mapfs.transfer.zip import ZipSource, ZipTarget, is_zip
 
-STANDARD_STREAM: Final = "-"
 _HEADER_BYTES: Final = 512
 
 

@@ -9,6 +9,8 @@ from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
 from mapfs.transfer.entry import Entry
 from mapfs.transfer.outcome import FULL, Outcome
 
+# The name of standard input as a source, and of standard output as a target.
+STANDARD_STREAM: Final = "-"
 # What every other member would fail with, too: the target is read-only, gone, damaged, or a pipe
 # that nobody reads any more.
 _ENDS: Final = (errno.EROFS, errno.ENOTCONN, errno.EUCLEAN, errno.EPIPE)
