@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from mapfs.errors import NotADirectoryFileError
+from mapfs.store.syscalls import sync_file_range
 from mapfs.transfer.directory import attributes_of
 from mapfs.transfer.entry import Content, Entry, FileId
 from mapfs.transfer.tree import Found, Tree
 
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# After so much of a file the kernel is told to begin writing it: on a mount the daemon then works
+# while the copy goes on, and not when all is there.
+_BEGIN_BYTES: Final = 4 << 20
 
 
 class DirectoryTree(Tree[int]):
@@ -22,6 +26,11 @@ class DirectoryTree(Tree[int]):
     A new file gets its time last: until then it has that of the copy, and differs from the source.
     One that replaces another has a temporary name until then. After an error neither is left, only
     a killed process leaves them behind.
+
+    In a directory that the copy has made, only a second member of one name, or another process,
+    can be in the way. There it does not ask whether a name is free, but sees when it creates the
+    file: on a mount each question is a request, and creating asks again, whatever was answered
+    (LOOKUP_EXCL in fs/fuse/dir.c).
     """
 
     def __init__(self, base: str, top: bytes = b"") -> None:
@@ -35,18 +44,35 @@ class DirectoryTree(Tree[int]):
         self._temporary = f".mapfs-partial-{os.getpid()}"
         # For each open directory, whether what is made in it begins with an ACL.
         self._hands_down: dict[int, bool] = {}
+        # The open ones that this copy has made.
+        self._made: set[int] = set()
         super().__init__(os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        self._hands_down[self._top] = _hands_down(self._top)
         if top:
             below = os.dup(self._directory(top))
             self.close()
             self._top = below
-        self._hands_down[self._top] = _hands_down(self._top)
+            self._hands_down[below] = _hands_down(below)
 
     @property
     def identity(self) -> FileId:
         """What the copy goes to, for a source that must not copy it into itself."""
         found = os.fstat(self._top)
         return found.st_dev, found.st_ino
+
+    def put(self, entry: Entry) -> bool:
+        """See `Target.put`."""
+        try:
+            return super().put(entry)
+        except FileExistsError:
+            if not self._made:
+                raise
+        self._made.clear()  # there may be more of the kind
+        return super().put(entry)
+
+    def find(self, directory: int, name: bytes) -> Found | None:
+        """See `Tree.find`."""
+        return None if directory in self._made else self.look(directory, name)
 
     def look(self, directory: int, name: bytes) -> Found | None:
         """See `Tree.look`."""
@@ -59,29 +85,31 @@ class DirectoryTree(Tree[int]):
         """See `Tree.look_at`."""
         return _found(os.fstat(directory))
 
-    def mkdir(self, directory: int, name: bytes, mode: int) -> None:
+    def mkdir(self, directory: int, name: bytes, mode: int) -> int:
         """See `Tree.mkdir`."""
         os.mkdir(name, mode, dir_fd=directory)
+        fd = _opened(directory, name)
+        self._hands_down[fd] = self._hands_down[directory]
+        self._made.add(fd)
+        return fd
 
     def enter(self, directory: int, name: bytes) -> int:
         """See `Tree.enter`."""
-        try:
-            fd = os.open(name, _DIRECTORY_FLAGS, dir_fd=directory)
-        except NotADirectoryError:
-            raise NotADirectoryFileError(
-                f"refused: {os.fsdecode(name)} is not a directory"
-            ) from None
+        fd = _opened(directory, name)
         self._hands_down[fd] = _hands_down(fd)
         return fd
 
     def release(self, directory: int) -> None:
         """See `Tree.release`."""
+        self._made.discard(directory)
         os.close(directory)
 
     def open_up(self, directory: int) -> None:
         """See `Tree.open_up`."""
+        if self._is_root:
+            return
         mode = os.fstat(directory).st_mode
-        if not self._is_root and mode & stat.S_IRWXU != stat.S_IRWXU:
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
             os.fchmod(directory, stat.S_IMODE(mode) | stat.S_IRWXU)
 
     def write(self, directory: int, name: bytes, entry: Entry, *, is_there: bool) -> None:
@@ -162,6 +190,13 @@ class DirectoryTree(Tree[int]):
         os.utime(fd, ns=(entry.atime, entry.mtime))
 
 
+def _opened(directory: int, name: bytes) -> int:
+    try:
+        return os.open(name, _DIRECTORY_FLAGS, dir_fd=directory)
+    except NotADirectoryError:
+        raise NotADirectoryFileError(f"refused: {os.fsdecode(name)} is not a directory") from None
+
+
 def _drop_attributes(fd: int) -> None:
     """Take away what a new file or directory has from a default ACL."""
     for name in attributes_of(fd):
@@ -185,12 +220,16 @@ def _closing(fd: int) -> Iterator[None]:
 
 
 def _fill(fd: int, content: Content, size: int) -> None:
-    end = 0
+    begun = end = 0
     for offset, data in content.pieces():
         view = memoryview(data)
         end = offset + view.nbytes
         while view.nbytes:
             view = view[os.pwrite(fd, view, end - view.nbytes) :]
+        if end - begun >= _BEGIN_BYTES:
+            with contextlib.suppress(OSError):  # closing says what is wrong
+                sync_file_range(fd, begun, end - begun)
+            begun = end
     if end != size:
         os.ftruncate(fd, size)
 

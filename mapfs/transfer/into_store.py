@@ -85,9 +85,9 @@ class StoreTree(Tree[int]):
         """See `Tree.look_at`."""
         return _found(self._filesystem.inode(directory))
 
-    def mkdir(self, directory: int, name: bytes, mode: int) -> None:
+    def mkdir(self, directory: int, name: bytes, mode: int) -> int:
         """See `Tree.mkdir`."""
-        self._with_room(self._filesystem.mkdir, directory, name, mode, self._caller)
+        return self._with_room(self._filesystem.mkdir, directory, name, mode, self._caller).number
 
     def enter(self, directory: int, name: bytes) -> int:
         """See `Tree.enter`."""

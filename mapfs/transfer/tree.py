@@ -68,7 +68,7 @@ class Tree(ABC, Generic[Directory]):
         if entry.is_directory:
             return self._put_directory(entry)
         directory, name = self._place(entry.path)
-        found = self.look(directory, name)
+        found = self.find(directory, name)
         if found is not None and stat.S_ISDIR(found.mode):
             raise IsADirectoryFileError("not copied: there is a directory of that name")
         if entry.link is not None:
@@ -88,13 +88,14 @@ class Tree(ABC, Generic[Directory]):
             directory, is_new = self._top, False
         else:
             parent, name = self._place(entry.path)
-            found = self.look(parent, name)
+            found = self.find(parent, name)
             if found is not None and not stat.S_ISDIR(found.mode):
                 raise NotADirectoryFileError("not copied: there is a file of that name")
             is_new = found is None
             if is_new:
-                self.mkdir(parent, name, 0o700)
-            directory = self._directory(entry.path)
+                directory = self._keep(entry.path, self.mkdir(parent, name, 0o700))
+            else:
+                directory = self._directory(entry.path)
         self.open_up(directory)
         self._pending[entry.path] = _Pending(entry, entry.attributes())
         return is_new
@@ -205,16 +206,25 @@ class Tree(ABC, Generic[Directory]):
         if found is None and not make:
             raise NotFoundError("no such directory")
         if found is None:
-            self.mkdir(parent, name, 0o755)
-        elif not stat.S_ISDIR(found.mode):
+            return self._keep(path, self.mkdir(parent, name, 0o755))
+        if not stat.S_ISDIR(found.mode):
             raise NotADirectoryFileError(f"refused: {os.fsdecode(path)} is not a directory")
-        directory = self.enter(parent, name)
+        return self._keep(path, self.enter(parent, name))
+
+    def _keep(self, path: bytes, directory: Directory) -> Directory:
         self._open[path] = directory
         if len(self._open) > _MOST_OPEN:
             self.release(self._open.popitem(last=False)[1])
         return directory
 
     # What the kind of target does
+
+    def find(self, directory: Directory, name: bytes) -> Found | None:
+        """What is in the way of a new entry. A kind of target may guess that nothing is.
+
+        If it is wrong, making the entry raises `FileExistsError`, and has changed nothing.
+        """
+        return self.look(directory, name)
 
     @abstractmethod
     def look(self, directory: Directory, name: bytes) -> Found | None:
@@ -225,8 +235,8 @@ class Tree(ABC, Generic[Directory]):
         """fstat(2) of an open directory."""
 
     @abstractmethod
-    def mkdir(self, directory: Directory, name: bytes, mode: int) -> None:
-        """Make a directory."""
+    def mkdir(self, directory: Directory, name: bytes, mode: int) -> Directory:
+        """Make a directory and open it."""
 
     @abstractmethod
     def enter(self, directory: Directory, name: bytes) -> Directory:

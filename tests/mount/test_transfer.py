@@ -6,6 +6,7 @@ import os
 import pty
 import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,38 @@ def test_standard_input_that_is_no_archive(volume: Volume) -> None:
         assert done.stderr == "mapfs: -: not a tar archive\n"
 
 
+# What it costs
+
+
+def lookups(mnt: Path) -> float:
+    lines = mapfs("metrics", mnt).stdout.splitlines()
+    found = [line for line in lines if line.startswith('mapfs_requests_total{operation="lookup"}')]
+    return float(found[0].split()[-1]) if found else 0
+
+
+def test_a_new_file_is_looked_up_once(volume: Volume, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for number in range(100):
+        (source / f"{number}").write_text("x")
+    mnt = volume.mount()
+    before = lookups(mnt)
+    mapfs("import", source, mnt)
+    assert 100 <= lookups(mnt) - before < 150
+
+
+def test_importing_a_directory_into_a_mount_loads_neither_archives_nor_lmdb(
+    volume: Volume, tmp_path: Path
+) -> None:
+    (tmp_path / "source").mkdir()
+    mnt = volume.mount()
+    program = "import sys; from mapfs.cli.import_ import command; "
+    program += "command.main(sys.argv[1:], standalone_mode=False); print(*sys.modules)"
+    done = run(sys.executable, "-c", program, tmp_path / "source", mnt)
+    assert {"tarfile", "zipfile", "lzma", "lmdb"}.isdisjoint(done.stdout.split())
+    assert (mnt / "source").is_dir()
+
+
 # Interruptions
 
 
@@ -270,6 +303,25 @@ def test_an_export_that_is_stopped_goes_on_when_it_is_run_again(
     assert describe(out) == describe(source)
 
 
+def test_an_import_into_a_mount_that_is_stopped_leaves_only_what_is_complete(
+    volume: Volume, tmp_path: Path
+) -> None:
+    source = large_tree(tmp_path / "source")
+    mnt = volume.mount()
+    into = mnt / "source"
+    code = stopped(
+        ["import", str(source), str(mnt)],
+        lambda: into.exists() and len(os.listdir(into)) > 100,
+        signal.SIGINT,
+    )
+    assert code in (0, 130)
+    for path in into.iterdir():
+        assert path.read_bytes() == (source / path.name).read_bytes()
+        assert path.stat().st_mtime_ns == (source / path.name).stat().st_mtime_ns
+    mapfs("import", source, mnt)
+    assert describe(into) == describe(source)
+
+
 def test_ctrl_c_ends_a_wait_for_standard_input(volume: Volume) -> None:
     with subprocess.Popen(
         [str(MAPFS), "import", "-", str(volume.store)],
@@ -314,6 +366,18 @@ def test_a_full_store_is_one_line_and_goes_on_with_room(
     assert line.startswith(f"mapfs: {mnt}: no space left")
     for path in mnt.iterdir():
         assert path.read_bytes() == (source / path.name).read_bytes()
+
+
+def test_of_a_file_larger_than_a_mount_has_room_for_nothing_is_left(
+    make_volume: MakeVolume, tmp_path: Path
+) -> None:
+    volume = make_volume()
+    volume.mkfs("--size", "24M")
+    mnt = volume.mount()
+    (tmp_path / "huge").write_bytes(bytes(1 << 20) * 40)
+    line = refusal(mapfs("import", tmp_path / "huge", mnt, status=1))
+    assert line.startswith(f"mapfs: {mnt}: no space left")
+    assert os.listdir(mnt) == []
 
 
 def test_what_cannot_be_written_to_is_one_line(volume: Volume, tmp_path: Path, tree: Path) -> None:
