@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 from mapfs.errors import MapfsError
 from mapfs.holes import data_ranges
@@ -142,6 +142,7 @@ class DirectorySource:
         target = b""
         if stat.S_ISLNK(mode):
             target = os.fsencode(os.readlink(name, dir_fd=fd))
+        member = _Member(fd, name, path, found, self._buffer, self._outcome)
         return Entry(
             path,
             mode,
@@ -153,8 +154,8 @@ class DirectorySource:
             found.st_rdev if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) else 0,
             target,
             self._first_name(found, path),
-            lambda: _attributes(fd, name),
-            lambda: self._content(fd, name, path, found),
+            member.attributes,
+            member.content,
         )
 
     def _first_name(self, found: os.stat_result, path: bytes) -> bytes | None:
@@ -164,42 +165,63 @@ class DirectorySource:
         first = self._seen.setdefault((found.st_dev, found.st_ino), path)
         return None if first is path else first
 
-    @contextlib.contextmanager
-    def _content(
-        self, directory: int, name: str, path: bytes, found: os.stat_result
-    ) -> Iterator["_Content"]:
-        fd = os.open(name, _FILE_FLAGS, dir_fd=directory)
-        try:
-            if not found.st_size and _has_contents(fd):
-                raise MapfsError("has contents but no size, as files of /proc do: copy it with cat")
-            yield _Content(fd, found, self._buffer, self._outcome)
-            if _version(os.fstat(fd)) != _version(found):
-                self._outcome.failed(path, "changed while it was read; copy it again")
-        finally:
-            os.close(fd)
 
+class _Member:
+    """What an entry is made of; and, while it is entered, the content of the open file.
 
-def _has_contents(fd: int) -> bool:
-    """Whether there is something to read in a file that says of itself that it is empty."""
-    return bool(os.pread(fd, 1, 0)) and not os.fstat(fd).st_size
-
-
-class _Content:
-    """The content of an open file."""
+    For a tree of small files this is called so often that it is no generator, but a class.
+    """
 
     def __init__(
-        self, fd: int, found: os.stat_result, buffer: memoryview, outcome: Outcome
+        self,
+        directory: int,
+        name: str,
+        path: bytes,
+        found: os.stat_result,
+        buffer: memoryview,
+        outcome: Outcome,
     ) -> None:
-        self._fd = fd
+        self._directory = directory
+        self._name = name
+        self._path = path
+        self._found = found
         self._buffer = buffer
         self._outcome = outcome
-        size = found.st_size
-        is_sparse = found.st_blocks * _BLOCK_BYTES < size
-        ranges = data_ranges(fd, size) if is_sparse else [(0, size)] if size else []
-        self.segments: Sequence[Segment] = [(start, end - start) for start, end in ranges]
+        self._fd: int | None = None
+        self.segments: Sequence[Segment] = ()
+
+    def attributes(self) -> dict[bytes, bytes]:
+        """Its extended attributes, of those that are copied."""
+        if self._fd is not None:
+            return attributes_of(self._fd)
+        return attributes_of(f"/proc/self/fd/{self._directory}/{self._name}")
+
+    def content(self) -> Self:
+        """See `Entry.open`."""
+        return self
+
+    def __enter__(self) -> Self:
+        fd = os.open(self._name, _FILE_FLAGS, dir_fd=self._directory)
+        try:
+            self.segments = _segments(fd, self._found)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        assert self._fd is not None
+        try:
+            if kind is None and _version(os.fstat(self._fd)) != _version(self._found):
+                self._outcome.failed(self._path, "changed while it was read; copy it again")
+        finally:
+            os.close(self._fd)
+            self._fd = None
 
     def pieces(self) -> Iterator[Piece]:
         """See `Content.pieces`."""
+        assert self._fd is not None
         before = self._outcome.done
         for offset, length in split(self.segments):
             self._outcome.step(before + offset)
@@ -207,6 +229,23 @@ class _Content:
             yield offset, self._buffer[:done]
             if done < length:
                 return
+
+
+def _segments(fd: int, found: os.stat_result) -> Sequence[Segment]:
+    """What of a file is not a hole. Raises `MapfsError` if its size is not to be believed."""
+    size = found.st_size
+    if not size:
+        if _has_contents(fd):
+            raise MapfsError("has contents but no size, as files of /proc do: copy it with cat")
+        return []
+    if found.st_blocks * _BLOCK_BYTES >= size:
+        return [(0, size)]
+    return [(start, end - start) for start, end in data_ranges(fd, size)]
+
+
+def _has_contents(fd: int) -> bool:
+    """Whether there is something to read in a file that says of itself that it is empty."""
+    return bool(os.pread(fd, 1, 0)) and not os.fstat(fd).st_size
 
 
 def _names(fd: int) -> Iterator[str]:
@@ -217,11 +256,6 @@ def _names(fd: int) -> Iterator[str]:
 
 def _version(found: os.stat_result) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
-
-
-def _attributes(fd: int, name: str) -> dict[bytes, bytes]:
-    path = f"/proc/self/fd/{fd}/{name}"
-    return attributes_of(path)
 
 
 def attributes_of(path: str | int) -> dict[bytes, bytes]:

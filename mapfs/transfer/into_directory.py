@@ -3,7 +3,7 @@
 import contextlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -119,11 +119,13 @@ class DirectoryTree(Tree[int]):
         with entry.open() as content:
             fd = os.open(made, _NEW_FLAGS, self.mode_of(entry) & 0o777, dir_fd=directory)
             try:
-                with _closing(fd):  # which may say that there is no space
+                try:
                     _fill(fd, content, entry.size)
                     if self._hands_down[directory]:
                         _drop_attributes(fd)
                     self._complete(fd, entry, entry.attributes())
+                finally:
+                    os.close(fd)  # which may say that there is no space
                 if is_there:
                     os.rename(made, name, src_dir_fd=directory, dst_dir_fd=directory)
             except BaseException:
@@ -209,14 +211,6 @@ def _hands_down(directory: int) -> bool:
         return bool(os.getxattr(directory, "system.posix_acl_default"))
     except OSError:
         return False
-
-
-@contextlib.contextmanager
-def _closing(fd: int) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        os.close(fd)
 
 
 def _fill(fd: int, content: Content, size: int) -> None:
