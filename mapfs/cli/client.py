@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mapfs.errors import MapfsError, MountError, MountGoneError
+from mapfs.errors import MapfsError, MountError, MountGoneError, UsageError
 from mapfs.fuse.control import SOCKET_NAME, abstract_name
 from mapfs.fuse.statistics import Snapshot
 from mapfs.mounts import Mount, mount_at
@@ -155,7 +155,8 @@ def _exchange(connection: socket.socket, request: dict[str, Any]) -> dict[str, A
         line += connection.recv(end)
     answer: dict[str, Any] = json.loads(line)
     if not answer["ok"]:
-        raise MapfsError(answer["error"])
+        is_mistaken = answer["errno"] == errno.errorcode[UsageError.errno]
+        raise (UsageError if is_mistaken else MapfsError)(answer["error"])
     return answer
 
 

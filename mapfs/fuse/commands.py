@@ -110,14 +110,20 @@ async def _in_thread(call: Callable[..., None], *arguments: object) -> None:
     await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
 
 
-def filter_of(request: Request) -> Filter:
-    """What a client wants to trace. Raises `UsageError`."""
-    operations = request.get("operations", [])
+def filter_of(request: Request, known: frozenset[str]) -> Filter:
+    """What a client wants to trace, of the operations `known`. Raises `UsageError`."""
     pattern = request.get("path")
-    if not isinstance(operations, list) or not all(isinstance(each, str) for each in operations):
-        raise UsageError("operations must be a list of names")
     if not isinstance(pattern, str | None):
         raise UsageError("path must be a pattern")
+    operations = request.get("operations")
+    if operations is None:
+        return Filter(None, pattern)
+    there_are = f"(there are {', '.join(sorted(known))})"
+    if not isinstance(operations, list) or not operations:
+        raise UsageError(f"operations must be a list of names {there_are}")
+    for name in operations:
+        if not isinstance(name, str) or name not in known:
+            raise UsageError(f"no such operation: {name!r} {there_are}")
     return Filter(frozenset(operations), pattern)
 
 

@@ -175,7 +175,7 @@ class ControlServer:
 
     async def _trace(self, stream: trio.SocketStream, request: dict[str, Any]) -> None:
         """Send a line for each operation, until the client says or closes anything."""
-        listener = self._tracer.listen(filter_of(request))
+        listener = self._tracer.listen(filter_of(request, self._transport.operations))
         try:
             await _send(stream, {"ok": True})
             async with trio.open_nursery() as nursery:

@@ -35,14 +35,14 @@ class Traceable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What a listener wants: operations by name (all if there are none), paths by a pattern."""
+    """What a listener wants: operations by name, paths by a pattern; all where it is None."""
 
-    operations: frozenset[str] = frozenset()
+    operations: frozenset[str] | None = None
     pattern: str | None = None
 
     def wants(self, event: Event) -> bool:
         """Whether the operation is wanted, whatever its path is."""
-        return not self.operations or event.operation in self.operations
+        return self.operations is None or event.operation in self.operations
 
     def wants_path(self, path: str | None) -> bool:
         """Whether the path is wanted; one that is not known is not, if there is a pattern."""

@@ -17,6 +17,10 @@ class ServingTransport(Protocol):
     trace: Callable[[Event], None] | None
 
     @property
+    def operations(self) -> frozenset[str]:
+        """The names that operations are traced by."""
+
+    @property
     def counters(self) -> Counters[Any]:
         """What was counted so far, once `collect` was called."""
 

@@ -169,8 +169,11 @@ def test_a_trace_goes_on_after_a_takeover_and_ends_with_the_mount(volume: Volume
         assert tracer.wait(60) == 0
 
 
+@both_transports
 def test_what_cannot_be_traced_is_refused_in_one_line(volume: Volume) -> None:
     assert "no mapfs is mounted" in refusal(mapfs("trace", volume.mnt, status=1))
-    assert "no such operation: reed" in refusal(
-        mapfs("trace", volume.mnt, "--op", "reed", status=2)
-    )
+    volume.mount()
+    for names, wrong in (("reed", "reed"), ("read,init", "init"), ("", ""), ("read,", "")):
+        message = refusal(mapfs("trace", volume.mnt, "--op", names, status=2))
+        assert f"no such operation: {wrong!r} (there are " in message
+        assert ", read, " in message

@@ -31,6 +31,7 @@ class FakeTransport:
     """A transport without a connection: it notes what the kernel is to drop."""
 
     name = "fake"
+    operations = frozenset({"read", "write"})
 
     def __init__(self) -> None:
         self.counters: Counters[str] = Counters(str)
@@ -225,13 +226,16 @@ def test_what_makes_no_sense_is_refused_and_the_connection_goes_on(play, request
         b'{"command":\n',
         b"[" * 4000 + b"\n",
         b'{"command": "trace", "operations": "read"}\n',
+        b'{"command": "trace", "operations": []}\n',
+        b'{"command": "trace", "operations": ["read", 17]}\n',
+        b'{"command": "trace", "operations": ["read", "reed"]}\n',
         b'{"command": "trace", "path": 17}\n',
         b"\xff\xfe\x00\n",
         b"9" * 5000 + b"\n",
         b"x" * 8193 + b"\n",
         b"x" * 20_000,
     ],
-    ids=range(12),
+    ids=range(15),
 )
 def test_who_makes_a_mistake_in_the_form_is_told_and_dropped(play, line):
     async def scenario(connect: Connect) -> None:
@@ -414,6 +418,16 @@ def test_trace(transport, fs, play):
         lines = [await client.answer() for _ in range(4097)]
         assert lines[-1] == {"dropped": 904}
         await client.stream.send_eof()
+        await client.require_end()
+
+    play(scenario)
+
+
+def test_who_traces_what_there_is_not_is_told_what_there_is(play):
+    async def scenario(connect: Connect) -> None:
+        client = await connect()
+        answer = await client.ask(command="trace", operations=["read", "reed"])
+        assert answer["error"] == "no such operation: 'reed' (there are read, write)"
         await client.require_end()
 
     play(scenario)

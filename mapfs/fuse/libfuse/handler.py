@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
+_handlers: Final[set[Callable[..., Any]]] = set()
+
 _Handler = TypeVar("_Handler", bound=Callable[..., Awaitable[Any]])
 
 
@@ -53,7 +55,14 @@ def handler(function: _Handler) -> _Handler:
             nanoseconds = time.perf_counter_ns() - begun
             self.answered(function.__name__, arguments, code, nanoseconds)
 
+    _handlers.add(call)
     return cast("_Handler", call)
+
+
+def handled_by(transport: type) -> frozenset[str]:
+    """The names of the methods of a class that are such handlers."""
+    members = vars(transport).items()
+    return frozenset(name for name, value in members if callable(value) and value in _handlers)
 
 
 def _mapped(function: _Handler) -> _Handler:

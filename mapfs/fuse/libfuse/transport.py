@@ -43,7 +43,7 @@ from mapfs.fuse.libfuse.conversion import (
     is_member,
     statistics,
 )
-from mapfs.fuse.libfuse.handler import handler
+from mapfs.fuse.libfuse.handler import handled_by, handler
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, Cache, MountOptions
 from mapfs.fuse.tracing import Event
 
@@ -79,6 +79,11 @@ class Pyfuse3Transport(pyfuse3.Operations):
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self.counters: Counters[str] = Counters(str)
         self.trace: Callable[[Event], None] | None = None
+
+    @property
+    def operations(self) -> frozenset[str]:
+        """The names of its handlers, by which they are traced."""
+        return handled_by(type(self))
 
     async def run(self) -> None:
         """Serve the connection until it is unmounted or `stop` is called."""

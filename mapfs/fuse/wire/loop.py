@@ -32,6 +32,8 @@ from mapfs.fuse.wire.protocol import (
     BATCH_FORGET_IN,
     FORGET_ONE,
     IN_HEADER,
+    OPERATIONS,
+    UNANSWERED,
     Init,
     Opcode,
 )
@@ -51,13 +53,13 @@ _SHORT_SLEEP_SECONDS: Final = 0.0005
 # How long to wait for a request outside the scheduler while a thread is to answer one.
 _POLL_MILLISECONDS: Final = 1
 # From queues of their own: they come between any others.
-_UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 
 
 class WireTransport:
     """Serves one filesystem on one FUSE connection. Belongs to the filesystem's thread."""
 
     name = "wire"
+    operations = OPERATIONS
 
     def __init__(
         self,
@@ -175,7 +177,7 @@ class WireTransport:
             except OSError:
                 break  # there is none, or the next read tells
             _, opcode, unique, *_ = IN_HEADER.unpack_from(self._buffer)
-            is_new = not is_resent(unique) and opcode not in _UNANSWERED
+            is_new = not is_resent(unique) and opcode not in UNANSWERED
             if opcode in self._executed and request_id(unique) in executed:
                 self._answer_executed(self._request(size))
             else:

@@ -61,6 +61,13 @@ class Opcode(enum.IntEnum):
     STATX = 52
 
 
+UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
+# The names of what can be answered; FUSE_INIT is, before anything is served.
+OPERATIONS: Final = frozenset(
+    opcode.name.lower() for opcode in Opcode if opcode not in (*UNANSWERED, Opcode.INIT)
+)
+
+
 class Notify(enum.IntEnum):
     """`enum fuse_notify_code`: messages that the daemon sends by itself."""
 
