@@ -33,6 +33,8 @@ _VERBS: Final = (
 # Verbs that cannot be the names of modules.
 _KEYWORDS: Final = {"import": "import_"}
 _INTERRUPTED: Final = 130
+# The variable by which a shell asks click what to complete, or for the script that asks.
+_COMPLETES: Final = "_MAPFS_COMPLETE"
 
 
 class _Verbs(click.Group):
@@ -73,6 +75,10 @@ def main() -> None:
 
         mount_helper()
         return
+    if _COMPLETES in os.environ:
+        from mapfs.cli.completion import use_own_scripts
+
+        use_own_scripts()
     sys.exit(run(mapfs, sys.argv[1:]))
 
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from mapfs.cli.completion import word_then_files
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError, UsageError
 from mapfs.mounts import mapfs_mounts
@@ -19,7 +20,13 @@ _ATTRIBUTE: Final = "user.mapfs.advice"
 
 
 @click.command("advise")
-@click.argument("words", nargs=-1, required=True, metavar="[ADVICE] PATH...")
+@click.argument(
+    "words",
+    nargs=-1,
+    required=True,
+    metavar="[ADVICE] PATH...",
+    shell_complete=word_then_files(ADVICE),
+)
 @click.option("--recursive", "-r", is_flag=True, help="Also everything in directories.")
 @click.option("--show", is_flag=True, help="Show the advice of each PATH.")
 @click.option("--json", "as_json", is_flag=True, help="Show it as a JSON object.")

@@ -2,12 +2,13 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from mapfs.cli.completion import some_of, stores
 from mapfs.cli.parameters import SIZE
 from mapfs.cli.terminal import console
 from mapfs.errors import StoreError
@@ -39,6 +40,12 @@ def _print_list(context: click.Context, _parameter: click.Parameter, is_asked: b
     context.exit()
 
 
+def _claims() -> Iterable[str]:
+    from mapfs.claims.catalogue import CLAIMS
+
+    return CLAIMS
+
+
 def _chosen(
     _context: click.Context, _parameter: click.Parameter, text: str | None
 ) -> "list[Claim]":
@@ -53,9 +60,14 @@ def _chosen(
 
 
 @command.command("claims")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=click.Path(path_type=Path), shell_complete=stores)
 @click.option(
-    "--only", "claims", metavar="NAME[,NAME]…", callback=_chosen, help="Measure these claims only."
+    "--only",
+    "claims",
+    metavar="NAME[,NAME]…",
+    callback=_chosen,
+    help="Measure these claims only.",
+    shell_complete=some_of(_claims),
 )
 @click.option(
     "--list",

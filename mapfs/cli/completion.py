@@ -1,17 +1,41 @@
-"""What a shell offers for an argument when the tab key is pressed: stores, mounts, files.
+"""What a shell offers for an argument when the tab key is pressed: stores, mounts, files, words.
 
 click asks these functions for it (`_MAPFS_COMPLETE`, set by the scripts in `completions/`). Paths
 that are neither stores nor mounts the shell completes by itself.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import (
+    BashComplete,
+    CompletionItem,
+    FishComplete,
+    ShellComplete,
+    ZshComplete,
+    add_completion_class,
+)
 
 _SUFFIX: Final = ".mapfs"
+_SCRIPTS: Final = Path(__file__).with_name("completions")
+Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
+
+
+def use_own_scripts() -> None:
+    """Let `_MAPFS_COMPLETE=bash_source mapfs` and its like print the scripts that are installed.
+
+    click's own stop at the first comma of a value in fish, leave blanks in names to bash, and do
+    nothing the second time in zsh if they are found in `$fpath`.
+    """
+    for shell in (BashComplete, ZshComplete, FishComplete):
+        add_completion_class(_with_own_script(shell))
+
+
+def _with_own_script(shell: type[ShellComplete]) -> type[ShellComplete]:
+    script = (_SCRIPTS / f"mapfs.{shell.name}").read_text("utf-8")
+    return type(shell.__name__, (shell,), {"source": lambda _self: script})
 
 
 def stores(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -42,6 +66,43 @@ def store_then_directory(
 def files(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Any path."""
     return [CompletionItem(incomplete, type="file")]
+
+
+def one_of(words: Callable[[], Iterable[str]]) -> Complete:
+    """One of these words. They are asked for when they are needed."""
+
+    def complete(
+        _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(word) for word in words() if word.startswith(incomplete)]
+
+    return complete
+
+
+def some_of(words: Callable[[], Iterable[str]]) -> Complete:
+    """Some of these words, with commas between; each once."""
+
+    def complete(
+        _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        before, comma, begin = incomplete.rpartition(",")
+        left = [word for word in words() if word not in before.split(",")]
+        return [CompletionItem(before + comma + word) for word in left if word.startswith(begin)]
+
+    return complete
+
+
+def word_then_files(words: Iterable[str]) -> Complete:
+    """For `WORD FILE...`, of which the word may be left out."""
+
+    def complete(
+        ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        is_first = not ctx.params.get(param.name or "")
+        found = [word for word in words if word.startswith(incomplete)] if is_first else []
+        return [CompletionItem(word) for word in found] or files(ctx, param, incomplete)
+
+    return complete
 
 
 def _items(names: Iterable[str]) -> list[CompletionItem]:

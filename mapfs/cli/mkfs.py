@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
+from mapfs.cli.completion import one_of
 from mapfs.cli.parameters import SIZE
+from mapfs.format.totals import WHAT_IF_SIZES
 
 
 @click.command("mkfs")
@@ -12,7 +14,12 @@ from mapfs.cli.parameters import SIZE
 @click.option(
     "--size", type=SIZE, help="The most it may grow to (default: what the host has free)."
 )
-@click.option("--page-size", type=SIZE, help="Bytes in a page (default: the machine's).")
+@click.option(
+    "--page-size",
+    type=SIZE,
+    help="Bytes in a page (default: the machine's).",
+    shell_complete=one_of(lambda: WHAT_IF_SIZES),
+)
 @click.option(
     "--backing",
     type=click.Path(path_type=Path),

@@ -2,13 +2,14 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import click
 
+from mapfs.cli.completion import one_of, some_of
 from mapfs.cli.terminal import console
 from mapfs.errors import UsageError
 from mapfs.format.totals import WHAT_IF_SIZES
@@ -86,6 +87,12 @@ class _PageSizes(click.ParamType[tuple[int, ...]]):
         return tuple(WHAT_IF_SIZES[label] for label in labels)
 
 
+def _columns() -> Iterable[str]:
+    from mapfs.report.columns import COLUMNS, NAME
+
+    return (*COLUMNS, NAME)
+
+
 @click.command(
     "slack",
     short_help="Show where the bytes of a tree go, and what is slack.",
@@ -97,15 +104,31 @@ class _PageSizes(click.ParamType[tuple[int, ...]]):
 @click.option("-d", "--depth", type=click.IntRange(0), help="Levels to show (default: 1).")
 @click.option("-s", "--summarize", is_flag=True, help="The total only, as --depth 0.")
 @click.option("-n", "--top", type=click.IntRange(1), help="Rows to show (default: all that fit).")
-@click.option("--sort", default="slack", metavar="COL", help="Largest first (default: slack).")
-@click.option("-o", "--output", metavar="COLS", help="Columns, as in size,slack,name.")
+@click.option(
+    "--sort",
+    default="slack",
+    metavar="COL",
+    help="Largest first (default: slack).",
+    shell_complete=one_of(_columns),
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="COLS",
+    help="Columns, as in size,slack,name.",
+    shell_complete=some_of(_columns),
+)
 @click.option("-b", "--bytes", "exact", is_flag=True, help="Exact bytes.")
 @click.option("-h", "--human-readable", "human", is_flag=True, help="Sizes like 4.0K.")
 @click.option("-x", "--one-file-system", is_flag=True, help="Do not enter other file systems.")
 @click.option("--by-type", is_flag=True, help="Files by suffix.")
 @click.option("--histogram", is_flag=True, help="Files by size.")
 @click.option(
-    "--what-if", type=_PageSizes(), metavar="SIZES", help="With other pages: of 4k,16k,64k,2m."
+    "--what-if",
+    type=_PageSizes(),
+    metavar="SIZES",
+    help="With other pages: of 4k,16k,64k,2m.",
+    shell_complete=some_of(lambda: WHAT_IF_SIZES),
 )
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 @click.option("--raw", is_flag=True, help="Print fields between tabs, without headings.")

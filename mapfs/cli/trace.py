@@ -1,6 +1,7 @@
 """mapfs trace: the operations of a live mount as they happen."""
 
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -8,17 +9,25 @@ from typing import Any
 
 import click
 
+from mapfs.cli.completion import mounts, some_of
 from mapfs.cli.terminal import complain
 from mapfs.errors import MountGoneError
 
 
+def _operations() -> Iterable[str]:
+    from mapfs.fuse.wire.protocol import OPERATIONS
+
+    return sorted(OPERATIONS)
+
+
 @click.command("trace", short_help="Print the operations of a live mount as they happen.")
-@click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT")
+@click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts)
 @click.option(
     "--op",
     "names",
     metavar="NAMES",
     help="Only these operations, with commas between.",
+    shell_complete=some_of(_operations),
 )
 @click.option("--path", "pattern", metavar="GLOB", help="Only paths from the root that match.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object a line.")

@@ -1,10 +1,13 @@
-"""What the tab key offers, in a real shell."""
+"""What the tab key offers, in real shells on a terminal, with the scripts as they are installed."""
 
 import contextlib
 import os
 import pty
 import subprocess
+import sys
+import termios
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,25 +16,76 @@ from tests.mount.volume import MAPFS, Volume, run
 
 pytestmark = pytest.mark.mount
 
-COMPLETIONS = Path(__file__).parents[2] / "completions"
+SHARE = Path(sys.prefix, "share")
+INSTALLED = {
+    "bash": SHARE / "bash-completion/completions/mapfs",
+    "zsh": SHARE / "zsh/site-functions/_mapfs",
+    "fish": SHARE / "fish/vendor_completions.d/mapfs.fish",
+}
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_scripts_are_those_that_click_makes(shell: str) -> None:
-    made = run(MAPFS, env={**os.environ, "_MAPFS_COMPLETE": f"{shell}_source"}).stdout
-    assert made.strip() == (COMPLETIONS / f"mapfs.{shell}").read_text().strip()
+@dataclass(frozen=True)
+class Kind:
+    """How a shell is started without what a user has set, and told to be tested.
+
+    Ctrl-T prints what stands on the command line, and clears it.
+    """
+
+    command: tuple[str, ...]
+    setting_up: str
+
+
+_ZSH_SHOWS = """
+        show() { zle -I; print -r -- "<LINE=$BUFFER>"; BUFFER= }
+        zle -N show; bindkey '^T' show"""
+KINDS = {
+    "bash": Kind(
+        ("bash", "--norc", "--noprofile", "-i"),
+        f"""PS1=
+        source {INSTALLED["bash"]}
+        bind -x '"\\C-t": printf "\\n<LINE=%s>\\n" "$READLINE_LINE"; READLINE_LINE='
+        """,
+    ),
+    "zsh": Kind(
+        ("zsh", "-f", "-i"),
+        f"""PS1=
+        fpath=({INSTALLED["zsh"].parent} $fpath)
+        autoload -U compinit; compinit -u -D
+        {_ZSH_SHOWS}
+        """,
+    ),
+    "zsh, sourced": Kind(
+        ("zsh", "-f", "-i"),
+        f"""PS1=
+        autoload -U compinit; compinit -u -D
+        eval "$(cat {INSTALLED["zsh"]})"
+        {_ZSH_SHOWS}
+        """,
+    ),
+    # It finds the script by XDG_DATA_DIRS.
+    "fish": Kind(
+        ("fish", "-i"),
+        """function fish_prompt; end
+        set -g fish_autosuggestion_enabled 0
+        function show
+            printf '\\n<LINE=%s>\\n' (commandline)
+            commandline ''
+        end
+        bind \\ct show
+        """,
+    ),
+}
 
 
 class Shell:
-    """bash on a terminal, with the completion loaded."""
+    """A shell on a terminal, with the completion loaded."""
 
     def __init__(self, leader: int) -> None:
         self._leader = leader
 
     def line_after(self, keys: str) -> str:
         """What stands on the command line when these keys are pressed."""
-        # Ctrl-T prints the line, Ctrl-U clears it.
-        os.write(self._leader, f"{keys}\x14\x15".encode())
+        os.write(self._leader, f"{keys}\x14".encode())
         return self.wait_for("<LINE=").removesuffix(">")
 
     def wait_for(self, marker: str) -> str:
@@ -42,51 +96,74 @@ class Shell:
         return said.rpartition(marker)[2].splitlines()[0]
 
 
-@pytest.fixture
-def bash(tmp_path: Path) -> Iterator[Shell]:
-    """A shell in the directory of the test's store."""
+@contextlib.contextmanager
+def started(kind: Kind, directory: Path) -> Iterator[Shell]:
+    """A shell that is ready, in a directory."""
     leader, follower = pty.openpty()
+    termios.tcsetwinsize(follower, (24, 200))
     environment = {
         "PATH": f"{MAPFS.parent}:{os.environ['PATH']}",
-        "HOME": str(tmp_path),
-        "TERM": "dumb",
-        "PS1": "",
+        "HOME": str(directory),
+        "TERM": "xterm",
         "LC_ALL": "C.UTF-8",
+        "XDG_DATA_DIRS": f"{SHARE}:/usr/share",
     }
     process = subprocess.Popen(
-        ["bash", "--norc", "--noprofile", "-i"],
+        ["setsid", "--ctty", "--wait", *kind.command],
         stdin=follower,
         stdout=follower,
         stderr=follower,
-        cwd=tmp_path,
+        cwd=directory,
         env=environment,
-        start_new_session=True,
     )
     os.close(follower)
     shell = Shell(leader)
-    os.write(
-        leader,
-        f"""source {COMPLETIONS}/mapfs.bash
-        bind -x '"\\C-t": printf "\\n<LINE=%s>\\n" "$READLINE_LINE"'
-        printf '<RE%s>\\n' ADY\n""".encode(),
-    )
-    shell.wait_for("<READY")
-    yield shell
-    with contextlib.suppress(OSError):
+    try:
+        os.write(leader, f"{kind.setting_up}\nprintf '<RE%s>\\n' ADY\n".encode())
+        shell.wait_for("<READY")
+        yield shell
+    finally:
         os.close(leader)
-    process.wait(timeout=30)
+        process.wait(timeout=30)
 
 
-def test_verbs_options_stores_and_mounts_are_completed(bash: Shell, volume: Volume) -> None:
+@pytest.fixture(params=KINDS)
+def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shell]:
+    """Each shell, in the directory of the test's store."""
+    with started(KINDS[request.param], tmp_path) as begun:
+        yield begun
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_mapfs_prints_the_script_that_is_installed(name: str) -> None:
+    printed = run(MAPFS, env={**os.environ, "_MAPFS_COMPLETE": f"{name}_source"}).stdout
+    assert printed.rstrip() == INSTALLED[name].read_text().rstrip()
+
+
+def test_verbs_options_stores_and_mounts_are_completed(shell: Shell, volume: Volume) -> None:
     (volume.store.parent / "data.txt").touch()
     (volume.store.parent / "source").mkdir()
-    assert bash.line_after("mapfs um\t") == "mapfs umount "
-    assert bash.line_after("mapfs mkfs --page\t") == "mapfs mkfs --page-size "
-    assert bash.line_after("mapfs fsck da\t") == "mapfs fsck data.mapfs "
-    assert bash.line_after("mapfs import so\t") == "mapfs import source/"
-    assert bash.line_after("mapfs export data.m\t") == "mapfs export data.mapfs "
-    assert bash.line_after("mapfs mount data.m\t") == "mapfs mount data.mapfs "
-    assert bash.line_after("mapfs mount data.mapfs data-m\t") == "mapfs mount data.mapfs data-mnt/"
+    (volume.store.parent / "with blank.mapfs").mkdir()
+    assert shell.line_after("mapfs um\t") == "mapfs umount "
+    assert shell.line_after("mapfs mkfs --page\t") == "mapfs mkfs --page-size "
+    assert shell.line_after("mapfs fsck da\t") == "mapfs fsck data.mapfs "
+    assert shell.line_after("mapfs fsck wi\t") == r"mapfs fsck with\ blank.mapfs "
+    assert shell.line_after("mapfs import so\t") == "mapfs import source/"
+    assert shell.line_after("mapfs export data.m\t") == "mapfs export data.mapfs "
+    assert shell.line_after("mapfs mount data.m\t") == "mapfs mount data.mapfs "
+    assert shell.line_after("mapfs mount data.mapfs data-m\t") == "mapfs mount data.mapfs data-mnt/"
     volume.mount()
-    assert bash.line_after("mapfs umount da\t") == "mapfs umount data-mnt "
-    assert bash.line_after(f"mapfs df {volume.mnt.parent}/data-\t") == f"mapfs df {volume.mnt} "
+    assert shell.line_after("mapfs umount da\t") == "mapfs umount data-mnt "
+    assert shell.line_after(f"mapfs df {volume.mnt.parent}/data-\t") == f"mapfs df {volume.mnt} "
+
+
+def test_words_are_completed(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "random.bin").touch()
+    assert shell.line_after("mapfs advise ran\t") == "mapfs advise random "
+    assert shell.line_after("mapfs advise random ran\t") == "mapfs advise random random.bin "
+    assert shell.line_after("mapfs mkfs --page-size 1\t") == "mapfs mkfs --page-size 16k "
+    assert shell.line_after("mapfs slack --sort res\t") == "mapfs slack --sort resident "
+    assert shell.line_after("mapfs slack -o size,sla\t") == "mapfs slack -o size,slack"
+    assert shell.line_after("mapfs slack --what-if 4k,6\t") == "mapfs slack --what-if 4k,64k "
+    assert shell.line_after("mapfs trace --op read,fal\t") == "mapfs trace --op read,fallocate "
+    assert shell.line_after("mapfs bench claims --only co\t") == "mapfs bench claims --only copy "
