@@ -1,19 +1,15 @@
 """The engine: from any source into any target, one member after the other."""
 
 import contextlib
-import errno
 from collections.abc import Generator
 from typing import Final, Protocol
 
 from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
 from mapfs.transfer.entry import Entry
-from mapfs.transfer.outcome import FULL, Outcome
+from mapfs.transfer.outcome import ENDS, FULL, Outcome
 
 # The name of standard input as a source, and of standard output as a target.
 STANDARD_STREAM: Final = "-"
-# What every other member would fail with, too: the target is read-only, gone, damaged, or a pipe
-# that nobody reads any more.
-_ENDS: Final = (errno.EROFS, errno.ENOTCONN, errno.EUCLEAN, errno.EPIPE)
 
 
 class Source(Protocol):
@@ -36,7 +32,10 @@ class Target(Protocol):
         """
 
     def finish(self, outcome: Outcome) -> None:
-        """After the last member, or instead of the next: complete what `put` left to be done."""
+        """After the last member, or instead of the next: complete what `put` left to be done.
+
+        What cannot be is a failure of the outcome; raises what ends a copy.
+        """
 
 
 def copy(source: Source, target: Target, outcome: Outcome) -> None:
@@ -50,9 +49,10 @@ def copy(source: Source, target: Target, outcome: Outcome) -> None:
             for entry in entries:
                 outcome.step()
                 _put(entry, target, outcome)
-    except BaseException:
-        with contextlib.suppress(MapfsError, OSError):
-            target.finish(outcome)
+    except BaseException as error:
+        if getattr(error, "errno", None) not in ENDS:
+            with contextlib.suppress(MapfsError, OSError):
+                target.finish(outcome)
         raise
     target.finish(outcome)
 
@@ -65,7 +65,7 @@ def _put(entry: Entry, target: Target, outcome: Outcome) -> None:
             raise NoSpaceError(
                 "no space left; what is copied is complete, running it again goes on"
             ) from error
-        if error.errno in _ENDS or isinstance(error, WriteFailedError):
+        if error.errno in ENDS or isinstance(error, WriteFailedError):
             raise
         outcome.failed(entry.path, error)
         return

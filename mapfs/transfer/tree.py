@@ -21,7 +21,7 @@ from mapfs.errors import (
 )
 from mapfs.filesystem.clock import clamped
 from mapfs.transfer.entry import Entry
-from mapfs.transfer.outcome import FULL, Outcome, reason_of
+from mapfs.transfer.outcome import ENDS, FULL, Outcome, reason_of
 
 Directory = TypeVar("Directory")
 
@@ -128,6 +128,8 @@ class Tree(ABC, Generic[Directory]):
                     self.complete(directory, entry, attributes)
                     self._raise_refused()
             except (MapfsError, OSError) as error:
+                if error.errno in ENDS:
+                    raise
                 outcome.failed(path, error)
         self._pending.clear()
 
