@@ -1,17 +1,18 @@
 """mapfs export: copy out of a store or a mount, into a directory or an archive."""
 
 import contextlib
+import errno
 import os
-import posixpath
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from mapfs.cli.completion import files, places
-from mapfs.errors import MapfsError, UsageError
+from mapfs.errors import MapfsError, NotADirectoryFileError, UsageError
 
 if TYPE_CHECKING:
     from mapfs.cli.places import Place
@@ -77,32 +78,68 @@ def _target(destination: str) -> "Iterator[tuple[Target, set[FileId]]]":
         yield tree, {tree.identity}
 
 
-@contextlib.contextmanager
-def _opened(place: "Place", run: "Transfer", exclude: "set[FileId]") -> "Iterator[Source]":
+def _opened(
+    place: "Place", run: "Transfer", exclude: "set[FileId]"
+) -> "AbstractContextManager[Source]":
     """What is to be copied, and with the transfer told how much that is."""
     if place.directory is not None:
-        from mapfs.transfer.directory import DirectorySource, bytes_in
+        return _on_mount(place.directory, place, run, exclude)
+    assert place.store is not None
+    return _at_rest(place.store, place, run)
 
-        top = f"{place.directory}/{place.path.lstrip('/')}"
-        run.expect(lambda: bytes_in(Path(top), run.outcome))
-        os.lstat(top)
-        yield DirectorySource(top, run.outcome, exclude)
-        return
+
+@contextlib.contextmanager
+def _on_mount(
+    directory: Path, place: "Place", run: "Transfer", exclude: "set[FileId]"
+) -> "Iterator[Source]":
+    """Nothing is reached through a symbolic link, which could lead off the mount."""
+    from mapfs.transfer.directory import DirectorySource, bytes_in, open_below
+
+    above, name = _steps(place)
+    with contextlib.ExitStack() as stack:
+        with _looking_for(place):
+            parent = open_below(directory, above)
+            stack.callback(os.close, parent)
+            os.stat(name or b".", dir_fd=parent, follow_symlinks=False)
+        run.expect(
+            lambda: bytes_in(Path(f"/proc/self/fd/{parent}", os.fsdecode(name)), run.outcome)
+        )
+        yield DirectorySource(os.fsdecode(name) or ".", run.outcome, exclude, base=parent)
+
+
+@contextlib.contextmanager
+def _at_rest(store: Path, place: "Place", run: "Transfer") -> "Iterator[Source]":
     from mapfs.filesystem.filesystem import Filesystem
     from mapfs.store.opening import open_store
     from mapfs.transfer.from_store import StoreSource
 
-    assert place.store is not None
-    store = open_store(place.store, read_only=True)
-    with contextlib.closing(Filesystem(store)) as filesystem:
-        path = os.fsencode(place.path)
-        try:
-            top_inode = filesystem.resolve(path)
-        except MapfsError as error:
-            raise type(error)(f"{place.name}: {error}") from error
-        name = posixpath.basename(path)
-        found = StoreSource(
-            filesystem, top_inode, b"" if name in (b".", b"..") else name, run.outcome
-        )
+    above, name = _steps(place)
+    with contextlib.closing(Filesystem(open_store(store, read_only=True))) as filesystem:
+        with _looking_for(place):
+            top = filesystem.resolve(b"/".join((*above, name)))
+            if not name and not top.is_directory:
+                raise NotADirectoryFileError
+        found = StoreSource(filesystem, top, name, run.outcome)
         run.expect(found.total)
         yield found
+
+
+def _steps(place: "Place") -> tuple[list[bytes], bytes]:
+    """The directories that lead to it, and its name; b"" for what is in the last of them."""
+    *above, name = os.fsencode(place.path).split(b"/")
+    return [part for part in above if part not in (b"", b".")], b"" if name == b"." else name
+
+
+@contextlib.contextmanager
+def _looking_for(place: "Place") -> Iterator[None]:
+    """Say in the same way of a store and of a mount why there is nothing to copy."""
+    from mapfs.transfer.outcome import reason_of
+
+    try:
+        yield
+    except (MapfsError, OSError) as error:
+        reason = {
+            errno.ENOENT: "no such entry",
+            errno.ENOTDIR: "it leads through what is no directory (links are not followed)",
+        }.get(error.errno or 0, reason_of(error))
+        raise MapfsError(f"{place.name}: {reason}") from error

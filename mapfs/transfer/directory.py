@@ -15,6 +15,7 @@ from mapfs.transfer.outcome import Outcome
 
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PATH_FLAGS: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # The unit of `st_blocks` (stat(2)).
 _BLOCK_BYTES: Final = 512
 
@@ -45,6 +46,21 @@ def bytes_in(top: Path, outcome: Outcome) -> int:
     return total
 
 
+def open_below(top: Path, names: Iterable[bytes]) -> int:
+    """A descriptor, for `…at` calls, of a directory below `top` that no link leads to.
+
+    Raises `OSError`: ENOTDIR for a link.
+    """
+    fd = os.open(top, _PATH_FLAGS)
+    for name in names:
+        above = fd
+        try:
+            fd = os.open(name, _PATH_FLAGS | os.O_NOFOLLOW, dir_fd=above)
+        finally:
+            os.close(above)
+    return fd
+
+
 class DirectorySource:
     """A file or directory of the operating system.
 
@@ -58,12 +74,16 @@ class DirectorySource:
         outcome: Outcome,
         exclude: Iterable[FileId] = (),
         seen: dict[FileId, bytes] | None = None,
+        *,
+        base: int | None = None,
     ) -> None:
-        """`exclude` are files and directories to leave out: the target itself.
+        """`top` is a path from the directory `base`, or from where the process is.
 
+        `exclude` are files and directories to leave out: the target itself.
         `seen` is kept by the caller for several sources that may hold names of the same files.
         """
         self._top = top
+        self._base = base
         self._outcome = outcome
         self._exclude = frozenset(exclude)
         self._seen: dict[FileId, bytes] = {} if seen is None else seen
@@ -73,7 +93,7 @@ class DirectorySource:
         """See `Source.entries`."""
         above, name = os.path.split(self._top)
         try:
-            os.lstat(self._top)
+            os.stat(self._top, dir_fd=self._base, follow_symlinks=False)
             if name in ("", ".", ".."):
                 yield from self._contents(self._top)
             else:
@@ -82,12 +102,12 @@ class DirectorySource:
             self._outcome.failed(os.fsencode(self._top), error)
 
     def _contents(self, top: str) -> Iterator[Entry]:
-        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(top, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=self._base)
         yield self._entry(fd, ".", b"", os.fstat(fd))
         yield from self._walk(_Directory(fd, b"", _names(fd)))
 
     def _named(self, above: str, name: str) -> Iterator[Entry]:
-        fd = os.open(above, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(above, _PATH_FLAGS, dir_fd=self._base)
         yield from self._walk(_Directory(fd, b"", iter([name])))
 
     def _walk(self, top: _Directory) -> Iterator[Entry]:

@@ -53,6 +53,60 @@ def test_a_store_is_filled_and_emptied_without_a_mount(
     assert describe(out / "contents") == describe(tree)
 
 
+@pytest.mark.parametrize("source_of", ["store", "mount"])
+def test_links_in_a_path_are_not_followed(
+    volume: Volume, tmp_path: Path, out: Path, source_of: str
+) -> None:
+    source = tmp_path / "source"
+    (source / "real" / "in").mkdir(parents=True)
+    (source / "real" / "in" / "file").write_text("x")
+    (source / "link").symlink_to("real")
+    (source / "etc").symlink_to("/etc")
+    (source / "last").symlink_to("real/in/file")
+    mapfs("import", f"{source}/", volume.store)
+    base = volume.mount() if source_of == "mount" else volume.store
+    for path in (
+        "link/in",
+        "link/",
+        "link/.",
+        "link/in/",
+        "etc/hostname",
+        "last/",
+        "real/in/file/",
+    ):
+        said = refusal(mapfs("export", f"{base}:{path}", out, status=1))
+        reason = "it leads through what is no directory (links are not followed)"
+        assert said == f"mapfs: {base}:{path}: {reason}"
+    for path in ("missing", "missing/below", "real/missing"):
+        said = refusal(mapfs("export", f"{base}:{path}", out, status=1))
+        assert said == f"mapfs: {base}:{path}: no such entry"
+    assert not os.listdir(out)
+    for path in ("link", "last", "real//in", "./real/in/./file"):
+        mapfs("export", f"{base}:{path}", out)
+    assert os.readlink(out / "link") == "real"
+    assert os.readlink(out / "last") == "real/in/file"
+    assert (out / "in" / "file").read_text() == (out / "file").read_text() == "x"
+
+
+def test_a_mount_that_may_not_be_written_is_one_fault_in_one_line(
+    volume: Volume, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    (source / "directory" / "below").mkdir(parents=True)
+    (source / "directory" / "file").write_text("x")
+    mapfs("import", source, volume.store)
+    mnt = volume.mount("--read-only")
+    mapfs("import", source, mnt)  # all of it is there
+    (source / "directory").touch()
+    source.touch()
+    expected = "Read-only file system"
+    assert refusal(mapfs("import", source, mnt, status=1)) == f"mapfs: {mnt}: {expected}"
+    (source / "directory" / "file").write_text("other")
+    assert refusal(mapfs("import", source, mnt, status=1)) == f"mapfs: {mnt}: {expected}"
+    place = f"{mnt}:new"
+    assert refusal(mapfs("import", source, place, status=1)) == f"mapfs: {place}: {expected}"
+
+
 @both_transports
 def test_a_mount_is_filled_and_emptied(volume: Volume, tree: Path, out: Path) -> None:
     mnt = volume.mount()
