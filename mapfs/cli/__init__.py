@@ -9,6 +9,7 @@ from typing import Final
 import click
 
 from mapfs import __version__
+from mapfs.cli.output import name_standard_output
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
 
@@ -75,6 +76,7 @@ def main() -> None:
 
         mount_helper()
         return
+    name_standard_output()
     if _COMPLETES in os.environ:
         from mapfs.cli.completion import use_own_scripts
 
@@ -93,9 +95,7 @@ def run(command: click.Command, arguments: list[str]) -> int:
     except MapfsError as error:
         return _fail(str(error), error.exit_code)
     except BrokenPipeError:
-        # Whoever read the output has seen enough; what is left in the buffer cannot go anywhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return 1  # whoever read the output has seen enough
     except OSError as error:
         return _fail(f"{error.filename or 'error'}: {error.strerror}", 1)
     return result if isinstance(result, int) else 0

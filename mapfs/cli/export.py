@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mapfs.cli.completion import files, places
+from mapfs.cli.output import STANDARD_OUTPUT
 from mapfs.errors import MapfsError, NotADirectoryFileError, UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def command(*, source: str, destination: str, as_json: bool) -> int:
     path_inside(place)
     with (
         transfer("exporting") as run,
-        ending(destination),
+        ending(STANDARD_OUTPUT if is_stream else destination),
         _target(destination) as (target, exclude),
         _opened(place, run, exclude) as tree,
     ):

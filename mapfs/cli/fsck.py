@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from mapfs.cli.completion import stores
+from mapfs.cli.output import STANDARD_OUTPUT
 from mapfs.cli.terminal import complain, progress
 from mapfs.errors import DamagedStoreError, MapfsError
 
@@ -47,7 +48,8 @@ def command(*, store: Path, repair: bool, as_json: bool) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        complain(f"{store}: {error.strerror}")
+        what = STANDARD_OUTPUT if error.filename == STANDARD_OUTPUT else store
+        complain(f"{what}: {error.strerror}")
     return _OPERATIONAL_ERROR
 
 

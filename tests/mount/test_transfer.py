@@ -444,7 +444,7 @@ def test_what_cannot_be_written_to_is_one_line(volume: Volume, tmp_path: Path, t
         command = [str(MAPFS), "export", f"{mnt}:top/of-70000-bytes", "-"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "mapfs: -: No space left on device\n"
+    assert done.stderr == "mapfs: standard output: No space left on device\n"
 
 
 # Terminals
