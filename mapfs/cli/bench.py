@@ -121,8 +121,6 @@ def claims_command(
     from mapfs.claims.ground import Settings, ground_beside
     from mapfs.claims.machine import facts
     from mapfs.claims.measuring import measured
-    from mapfs.claims.page import as_html
-    from mapfs.claims.plot import overview, standalone
     from mapfs.claims.report import as_json as results_as_json
 
     if size < _LEAST_BYTES:
@@ -137,15 +135,24 @@ def claims_command(
         ground_beside(store, settings, step) as ground,
     ):
         results = list(measured(claims, ground, begin))
-    if html is not None:
-        html.write_text(as_html(results, described), encoding="utf-8")
-    if svg is not None:
-        svg.write_text(standalone(overview(results)), encoding="utf-8")
+    _write(results, described, html, svg)
     if as_json:
         click.echo(results_as_json(results, described))
     else:
         _print_table(results)
     return int(not all(each.figures for one in results for each in one.findings))
+
+
+def _write(
+    results: "Sequence[Result]", described: dict[str, str], html: Path | None, svg: Path | None
+) -> None:
+    from mapfs.claims.page import as_html
+    from mapfs.claims.plot import overview, standalone
+
+    if html is not None:
+        html.write_text(as_html(results, described), encoding="utf-8")
+    if svg is not None:
+        svg.write_text(standalone(overview(results)), encoding="utf-8")
 
 
 def _page_size(store: Path) -> int:

@@ -3,12 +3,15 @@
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from mapfs.cli.completion import mounts
 from mapfs.errors import MountError
+
+if TYPE_CHECKING:
+    from mapfs.store.bundle import Bundle
 
 _PATIENCE_SECONDS: Final = 60
 _PAUSE_SECONDS: Final = 0.02
@@ -40,12 +43,19 @@ def command(*, mountpoint: Path) -> None:
     if reason is not None:
         raise MountError(f"{mountpoint}: what is installed now cannot be used: {reason}")
     os.kill(supervisor, RESTART)
-    end = time.monotonic() + _PATIENCE_SECONDS
-    while bundle.holder in (worker, None):
-        if time.monotonic() > end:
-            raise MountError(f"{mountpoint}: no other process took over; the log may say why")
-        time.sleep(_PAUSE_SECONDS)
+    if not _is_taken_over(bundle, worker):
+        raise MountError(f"{mountpoint}: no other process took over; the log may say why")
     os.statvfs(mount.mountpoint)  # returns when it is served
+
+
+def _is_taken_over(bundle: "Bundle", worker: int | None) -> bool:
+    """Whether another process than `worker` has the store, before patience ends."""
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while time.monotonic() < end:
+        if bundle.holder not in (worker, None):
+            return True
+        time.sleep(_PAUSE_SECONDS)
+    return False
 
 
 def _supervisor_of(worker: int | None) -> int | None:

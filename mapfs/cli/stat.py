@@ -59,8 +59,21 @@ def describe(path: Path, *, extents: bool = False) -> dict[str, Any]:
     Raises `OSError`, and `MapfsError` if the path is not on a mapfs.
     """
     found = path.lstat()
-    described: dict[str, Any] = {
-        "path": os.fspath(path),
+    described = {"path": os.fspath(path), **_of_stat(found)}
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        groups = {group: _attributes(path, group) for group in ("file", "dir", "fs")}
+        if groups["file"] is None and groups["dir"] is None:
+            raise MapfsError("not on a mapfs")
+        described |= {group: values for group, values in groups.items() if values is not None}
+        described["advice"] = os.getxattr(path, "user.mapfs.advice").decode()
+    if stat.S_ISREG(found.st_mode):
+        described |= _kernel(path, found)
+        described |= {"extents": _extents(path)} if extents else {}
+    return described
+
+
+def _of_stat(found: os.stat_result) -> dict[str, Any]:
+    return {
         "type": _type_name(found.st_mode),
         "mode": f"{stat.S_IMODE(found.st_mode):04o}",
         "uid": found.st_uid,
@@ -73,16 +86,6 @@ def describe(path: Path, *, extents: bool = False) -> dict[str, Any]:
         "mtime": _time(found.st_mtime_ns),
         "ctime": _time(found.st_ctime_ns),
     }
-    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
-        groups = {group: _attributes(path, group) for group in ("file", "dir", "fs")}
-        if groups["file"] is None and groups["dir"] is None:
-            raise MapfsError("not on a mapfs")
-        described |= {group: values for group, values in groups.items() if values is not None}
-        described["advice"] = os.getxattr(path, "user.mapfs.advice").decode()
-    if stat.S_ISREG(found.st_mode):
-        described |= _kernel(path, found)
-        described |= {"extents": _extents(path)} if extents else {}
-    return described
 
 
 def _kernel(path: Path, found: os.stat_result) -> dict[str, Any]:

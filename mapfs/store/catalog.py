@@ -55,7 +55,7 @@ class Catalog:
         is_new = not read_only and not (path.exists() and path.stat().st_size)
         if not is_new:
             _check(path, thorough=thorough)
-        try:
+        with _explaining(path):
             self._environment = lmdb.open(
                 os.fspath(path),
                 map_size=_MAP_BYTES,
@@ -70,10 +70,6 @@ class Catalog:
                 self._environment.open_db(table.name.lower().encode(), create=is_new)
                 for table in Table
             ]
-        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.NotFoundError) as error:
-            raise NotAStoreError(f"{path} is no mapfs catalog ({error})") from error
-        except lmdb.Error as error:
-            raise DamagedStoreError(f"{path}: {error}") from error
         self._file = path.stat()
         self._reader = self._environment.begin(buffers=False)
         self._end = self._reserved = 0
@@ -224,6 +220,17 @@ class Catalog:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextlib.contextmanager
+def _explaining(path: Path) -> Iterator[None]:
+    """Say of what cannot be opened whether it is no catalog, or a damaged one."""
+    try:
+        yield
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.NotFoundError) as error:
+        raise NotAStoreError(f"{path} is no mapfs catalog ({error})") from error
+    except lmdb.Error as error:
+        raise DamagedStoreError(f"{path}: {error}") from error
 
 
 def _check(path: Path, *, thorough: bool) -> None:
