@@ -99,6 +99,8 @@ class Shell:
 @contextlib.contextmanager
 def started(kind: Kind, directory: Path) -> Iterator[Shell]:
     """A shell that is ready, in a directory."""
+    # Without it fish begins to read every manual page of the machine, and goes on when it is left.
+    (directory / ".local/share/fish/generated_completions").mkdir(parents=True, exist_ok=True)
     leader, follower = pty.openpty()
     termios.tcsetwinsize(follower, (24, 200))
     environment = {
