@@ -5,13 +5,9 @@ from pathlib import Path
 
 import click
 
-from mapfs.cli.completion import mounts
+from mapfs.cli.parameters import MOUNTPOINT
 from mapfs.cli.terminal import console
 from mapfs.errors import MapfsError
-
-MOUNTPOINT = click.argument(
-    "mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts
-)
 
 
 @click.group("control", subcommand_metavar="COMMAND [ARGUMENT]...")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import click
 
-from mapfs.cli.completion import mounts
+from mapfs.cli.parameters import MOUNTPOINT
 
 
 @click.command("metrics", short_help="Print the metrics of a live mount for Prometheus.")
-@click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts)
+@MOUNTPOINT
 def command(*, mountpoint: Path) -> None:
     """Print the metrics of the mount MNT in the text format of Prometheus.
 

@@ -1,7 +1,10 @@
-"""Types of command-line arguments that several verbs take."""
+"""Command-line arguments that several verbs take, and their types."""
+
+from pathlib import Path
 
 import click
 
+from mapfs.cli.completion import mounts
 from mapfs.sizes import parse_size
 
 
@@ -21,3 +24,7 @@ class SizeType(click.ParamType[int]):
 
 
 SIZE = SizeType()
+# The live mount that a verb asks.
+MOUNTPOINT = click.argument(
+    "mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts
+)

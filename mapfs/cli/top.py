@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from mapfs.cli.completion import mounts
+from mapfs.cli.parameters import MOUNTPOINT
 from mapfs.cli.terminal import complain, console
 from mapfs.errors import MapfsError, UsageError
 
@@ -18,7 +18,7 @@ _FILES: Final = 30
 
 
 @click.command("top", short_help="Watch a live mount: rates, latencies, slack, files.")
-@click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts)
+@MOUNTPOINT
 @click.option(
     "--interval",
     type=click.FloatRange(min=0.1, max=3600),

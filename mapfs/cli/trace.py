@@ -9,7 +9,8 @@ from typing import Any
 
 import click
 
-from mapfs.cli.completion import mounts, some_of
+from mapfs.cli.completion import some_of
+from mapfs.cli.parameters import MOUNTPOINT
 from mapfs.cli.terminal import complain
 from mapfs.errors import MountGoneError
 
@@ -21,7 +22,7 @@ def _operations() -> Iterable[str]:
 
 
 @click.command("trace", short_help="Print the operations of a live mount as they happen.")
-@click.argument("mountpoint", type=click.Path(path_type=Path), metavar="MNT", shell_complete=mounts)
+@MOUNTPOINT
 @click.option(
     "--op",
     "names",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import click
 
 from mapfs.cli.interrupts import Interrupts
-from mapfs.cli.terminal import Report, progress
+from mapfs.cli.terminal import Report, complain, progress
 from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
 from mapfs.names import printable
 from mapfs.transfer.outcome import Failure, Outcome
@@ -49,7 +49,7 @@ def ending(name: str) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except KeyboardInterrupt:
-        click.echo(f"mapfs: {printable(name)}: interrupted", err=True)
+        complain(f"{name}: interrupted")
         raise click.Abort from None
     except (NoSpaceError, WriteFailedError) as error:
         raise type(error)(f"{printable(name)}: {error}") from error
@@ -58,7 +58,7 @@ def ending(name: str) -> Iterator[None]:
 
 
 def _print_failure(failure: Failure) -> None:
-    click.echo(f"mapfs: {failure.path}: {failure.reason}", err=True)
+    complain(f"{failure.path}: {failure.reason}")
 
 
 def print_summary(name: str, outcome: Outcome, *, as_json: bool, to_stderr: bool = False) -> int:
