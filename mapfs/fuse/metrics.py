@@ -100,14 +100,12 @@ class _Snapshot(Collector):
 
     def _bytes(self) -> Iterator[Metric]:
         counted = self._snapshot.bytes
-        read = CounterMetricFamily(
+        yield _counter_by(
+            "pages",
             "mapfs_read_bytes",
             "Bytes of files that were read, by whether their pages were in memory.",
-            labels=("pages",),
+            {"resident": counted.read - counted.cold, "cold": counted.cold},
         )
-        read.add_metric(["resident"], counted.read - counted.cold)
-        read.add_metric(["cold"], counted.cold)
-        yield read
         yield CounterMetricFamily(
             "mapfs_written_bytes", "Bytes of files that were written.", counted.written
         )
@@ -151,29 +149,37 @@ class _Snapshot(Collector):
         for name, (value, description) in gauges.items():
             yield GaugeMetricFamily(f"mapfs_{name}", description, value)
         yield from self._windows()
-        faults = CounterMetricFamily(
-            "mapfs_page_faults", "Page faults of the daemon.", labels=("kind",)
+        yield _counter_by(
+            "kind",
+            "mapfs_page_faults",
+            "Page faults of the daemon.",
+            {"minor": process.minor_faults, "major": process.major_faults},
         )
-        faults.add_metric(["minor"], process.minor_faults)
-        faults.add_metric(["major"], process.major_faults)
-        yield faults
         yield CounterMetricFamily(
             "mapfs_takeovers", "Processes that served the mount before.", found.takeovers
         )
 
     def _windows(self) -> Iterator[Metric]:
         process = self._snapshot.process
-        changes = CounterMetricFamily(
-            "mapfs_window_changes", "Windows that were mapped and unmapped.", labels=("kind",)
+        yield _counter_by(
+            "kind",
+            "mapfs_window_changes",
+            "Windows that were mapped and unmapped.",
+            {"mapped": process.windows_mapped, "unmapped": process.windows_unmapped},
         )
-        changes.add_metric(["mapped"], process.windows_mapped)
-        changes.add_metric(["unmapped"], process.windows_unmapped)
-        yield changes
         yield CounterMetricFamily(
             "mapfs_window_seconds",
             "Time that took, page faults not counted.",
             process.window_seconds,
         )
+
+
+def _counter_by(label: str, name: str, description: str, values: Mapping[str, float]) -> Metric:
+    """A counter with one sample for each value of a label."""
+    counter = CounterMetricFamily(name, description, labels=(label,))
+    for value, count in values.items():
+        counter.add_metric([value], count)
+    return counter
 
 
 _INFO_LABELS: Final = ("version", "transport", "store", "mountpoint")
