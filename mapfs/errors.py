@@ -5,7 +5,10 @@ exit with `exit_code`. Whatever is not a `MapfsError` or an `OSError` is a bug.
 """
 
 import errno as _errno
-from typing import ClassVar
+from typing import ClassVar, Final
+
+# What a full disk, or a used up quota, says.
+FULL: Final = (_errno.ENOSPC, _errno.EDQUOT)
 
 
 class MapfsError(Exception):

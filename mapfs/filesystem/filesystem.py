@@ -23,7 +23,7 @@ from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.content import Content, require_file
 from mapfs.filesystem.directory import DirectoryTable, Place
-from mapfs.filesystem.durability import Durability, logged
+from mapfs.filesystem.durability import logged
 from mapfs.filesystem.extended_attributes import ExtendedAttributes
 from mapfs.filesystem.extents import ExtentMap
 from mapfs.filesystem.inode import CacheUse, InodeTable
@@ -60,7 +60,7 @@ class Statistics:
     free_inodes: int
 
 
-class Filesystem(ExtendedAttributes, Durability):
+class Filesystem(ExtendedAttributes):
     """One mounted or opened filesystem. Takes over the store and closes it."""
 
     def __init__(

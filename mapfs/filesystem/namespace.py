@@ -24,14 +24,13 @@ from mapfs.filesystem.content import Content
 from mapfs.filesystem.directory import DirectoryTable, Place
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.xattr import XattrTable
-from mapfs.format.records import ROOT_INODE, Inode, Table, id_key
+from mapfs.format.records import MAX_TARGET_BYTES, ROOT_INODE, Inode, Table, id_key
 from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
 RENAME_NOREPLACE: Final = 1
 RENAME_EXCHANGE: Final = 2
 MAX_LINKS: Final = 65_000
-MAX_TARGET_BYTES: Final = 4095
 
 
 class Namespace:

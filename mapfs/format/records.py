@@ -18,6 +18,8 @@ ROOT_INODE: Final = 1
 # Ids below are spoken for: inode 1 is the root, directory cookies 1 and 2 are "." and "..".
 FIRST_ID: Final = 16
 MAX_U64: Final = (1 << 64) - 1
+# Of a symbolic link: PATH_MAX of linux/limits.h, which counts a NUL.
+MAX_TARGET_BYTES: Final = 4095
 
 
 class Table(enum.IntEnum):

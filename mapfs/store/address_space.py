@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mapfs.store.machine_pages import PAGE_BYTES
+
 _MAPS: Final = Path("/proc/self/maps")
 _STATM: Final = Path("/proc/self/statm")
 _STATUS: Final = Path("/proc/self/status")
-_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ def _addresses(text: str) -> range:
 
 def file_bytes() -> int:
     """The pages of files that this process has in its page tables (proc_pid_statm(5))."""
-    return int(_STATM.read_text().split()[2]) * _PAGE_BYTES
+    return int(_STATM.read_text().split()[2]) * PAGE_BYTES
 
 
 def page_table_bytes() -> int:

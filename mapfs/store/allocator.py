@@ -11,12 +11,11 @@ Freed pages that some process has mapped (`store/leases.py`) stay there until it
 """
 
 import contextlib
-import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from mapfs.errors import DamagedStoreError, NoSpaceError
+from mapfs.errors import FULL, DamagedStoreError, NoSpaceError
 from mapfs.format.extent import Extent, joined, without
 from mapfs.format.frames import Kind
 from mapfs.format.records import (
@@ -231,7 +230,7 @@ class Allocator:
             extent = self._take(run.start, grant)
         except OSError as error:
             # The host may be too full for the pages ahead and still have room for those needed.
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or grant == count:
+            if error.errno not in FULL or grant == count:
                 raise
             extent = self._take(run.start, count)
         run.start, run.count, run.grant = extent.start, extent.count, grant

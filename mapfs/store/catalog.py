@@ -6,7 +6,6 @@ belongs to the thread that opened the catalog. LMDB must not cross `fork()`.
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +14,14 @@ from typing import Final, Self
 
 import lmdb
 
-from mapfs.errors import DamagedStoreError, MapfsError, NoSpaceError, NotAStoreError, StoreError
+from mapfs.errors import (
+    FULL,
+    DamagedStoreError,
+    MapfsError,
+    NoSpaceError,
+    NotAStoreError,
+    StoreError,
+)
 from mapfs.format.records import Table
 from mapfs.store.address_space import mappings_of
 from mapfs.store.lmdb_pages import check_pages
@@ -155,7 +161,7 @@ class Catalog:
         try:
             fallocate(self._fd, FALLOC_FL_KEEP_SIZE, start, end - start)
         except OSError as error:
-            self.is_tight = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            self.is_tight = error.errno in FULL
             if self.is_tight:
                 raise
             end = _MAP_BYTES  # a host that cannot reserve is not asked again
@@ -180,7 +186,7 @@ class Catalog:
         try:
             fallocate(self._fd, FALLOC_FL_KEEP_SIZE, self.size, _LEAST_RESERVE_BYTES)
         except OSError as error:
-            return error.errno in (errno.ENOSPC, errno.EDQUOT)
+            return error.errno in FULL
         return False
 
     def renew(self) -> None:

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Final
 
+from mapfs.errors import FULL
 from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
 from mapfs.store.syscalls import PageCache
 
 # Bounds the time that a disk with many bad places takes: what is still in doubt then is lost.
 _MOST_SYNCS: Final = 512
 # Not the pages' fault: they can be written as soon as there is space.
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Doubt:
@@ -126,7 +126,7 @@ class SyncedFile:
             self.on_error()
             if self._inherited:
                 self._inherited_error = error
-            if self._inherited or error.errno in _FULL:
+            if self._inherited or error.errno in FULL:
                 raise
         # After a call that failed, too: the pages look clean now, and are not on the disk.
         if self._is_failed:
@@ -198,7 +198,7 @@ def _failing(runs: list[Run], write: Callable[[list[Run]], None]) -> Iterator[Ru
         try:
             write(part)
         except OSError as error:
-            if error.errno in _FULL:
+            if error.errno in FULL:
                 raise
             if len(part) == 1 and part[0][1] == PAGE_BYTES:
                 yield part[0]

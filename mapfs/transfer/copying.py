@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Generator
 from typing import Final, Protocol
 
-from mapfs.errors import MapfsError, NoSpaceError, WriteFailedError
+from mapfs.errors import FULL, MapfsError, NoSpaceError, WriteFailedError
 from mapfs.transfer.entry import Entry
-from mapfs.transfer.outcome import ENDS, FULL, Outcome
+from mapfs.transfer.outcome import ENDS, Outcome
 
 # The name of standard input as a source, and of standard output as a target.
 STANDARD_STREAM: Final = "-"

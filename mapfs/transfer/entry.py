@@ -23,8 +23,6 @@ FileId: TypeAlias = tuple[int, int]
 # More than any path that can be opened; an archive may have anything.
 _MAX_PATH_BYTES: Final = 65_535
 PIECE_BYTES: Final = 1 << 20
-# PATH_MAX of linux/limits.h, which counts a NUL.
-MAX_TARGET_BYTES: Final = 4095
 _VIRTUAL: Final = b"user.mapfs."
 _CAPABILITY: Final = b"security.capability"
 _ACLS: Final = (b"system.posix_acl_access", b"system.posix_acl_default")

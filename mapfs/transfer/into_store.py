@@ -5,12 +5,12 @@ import stat
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from mapfs.errors import MapfsError, NotFoundError
+from mapfs.errors import FULL, MapfsError, NotFoundError
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import ROOT_INODE, Inode
 from mapfs.transfer.entry import Content, Entry
-from mapfs.transfer.outcome import FULL, Outcome
+from mapfs.transfer.outcome import Outcome
 from mapfs.transfer.tree import Found, Tree
 
 _Answer = TypeVar("_Answer")

@@ -13,8 +13,6 @@ from mapfs.names import printable
 # What every other member would fail with, too: the target is read-only, gone, damaged, or a pipe
 # that nobody reads any more.
 ENDS: Final = (errno.EROFS, errno.ENOTCONN, errno.EUCLEAN, errno.EPIPE)
-# What a full disk, or a used up quota, says.
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Failure(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from mapfs.errors import (
+    FULL,
     InvalidArgumentError,
     IsADirectoryFileError,
     MapfsError,
@@ -21,7 +22,7 @@ from mapfs.errors import (
 )
 from mapfs.filesystem.clock import clamped
 from mapfs.transfer.entry import Entry
-from mapfs.transfer.outcome import ENDS, FULL, Outcome, reason_of
+from mapfs.transfer.outcome import ENDS, Outcome, reason_of
 
 Directory = TypeVar("Directory")
 

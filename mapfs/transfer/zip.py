@@ -14,16 +14,8 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Final, NamedTuple, cast
 
 from mapfs.errors import ArchiveError, MapfsError
-from mapfs.transfer.entry import (
-    MAX_TARGET_BYTES,
-    PIECE_BYTES,
-    Entry,
-    Piece,
-    Segment,
-    inside,
-    link_target,
-    split,
-)
+from mapfs.format.records import MAX_TARGET_BYTES
+from mapfs.transfer.entry import PIECE_BYTES, Entry, Piece, Segment, inside, link_target, split
 from mapfs.transfer.outcome import Outcome, reason_of
 from mapfs.transfer.streams import DAMAGED
 

@@ -12,12 +12,10 @@ from typing import Any, Final, Protocol, TypeVar, cast
 
 from pyfuse3 import FUSEError
 
-from mapfs.errors import MapfsError, NoSpaceError
+from mapfs.errors import FULL, MapfsError, NoSpaceError
 from mapfs.fuse.commits import Committer
 
 _log = logging.getLogger(__name__)
-
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 _handlers: Final[set[Callable[..., Any]]] = set()
 
@@ -78,7 +76,7 @@ def _mapped(function: _Handler) -> _Handler:
         except FUSEError:
             raise
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in FULL:
                 _log.error("%s: %s", function.__name__, error)
             raise FUSEError(error.errno or errno.EIO) from None
         except Exception as error:
@@ -98,6 +96,6 @@ async def _with_reclaim(
     try:
         return await function(transport, *arguments)
     except (NoSpaceError, OSError) as error:
-        if error.errno not in _FULL or not await transport.committer.reclaim():
+        if error.errno not in FULL or not await transport.committer.reclaim():
             raise
     return await function(transport, *arguments)

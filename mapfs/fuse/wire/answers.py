@@ -10,16 +10,14 @@ import struct
 from collections import deque
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Final
 
-from mapfs.errors import MapfsError
+from mapfs.errors import FULL, MapfsError
 from mapfs.fuse.counters import SUM, Counters
 from mapfs.fuse.wire.protocol import OUT_HEADER, Opcode
 from mapfs.fuse.wire.request import Content, Request
 
 _log = logging.getLogger(__name__)
 
-FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _Parts = tuple[bytes | memoryview, ...]
 
 

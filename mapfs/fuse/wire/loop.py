@@ -18,11 +18,12 @@ from typing import Final
 
 import trio
 
+from mapfs.errors import FULL
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
 from mapfs.fuse.tracing import Event
-from mapfs.fuse.wire.answers import FULL, Answers, errno_of, operation_name
+from mapfs.fuse.wire.answers import Answers, errno_of, operation_name
 from mapfs.fuse.wire.content_handlers import ContentHandlers, Threads
 from mapfs.fuse.wire.describing import describe
 from mapfs.fuse.wire.handlers import Handlers
@@ -52,7 +53,6 @@ _MOST_LOOKS: Final = 32
 _SHORT_SLEEP_SECONDS: Final = 0.0005
 # How long to wait for a request outside the scheduler while a thread is to answer one.
 _POLL_MILLISECONDS: Final = 1
-# From queues of their own: they come between any others.
 
 
 class WireTransport:

@@ -61,6 +61,7 @@ class Opcode(enum.IntEnum):
     STATX = 52
 
 
+# From queues of their own: they come between any others.
 UNANSWERED: Final = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
 # The names of what can be answered; FUSE_INIT is, before anything is served.
 OPERATIONS: Final = frozenset(
