@@ -8,6 +8,7 @@ Each page of the store file and of the catalog that the daemon has looked at sta
 tables, and counts as resident. They are emptied now and then: to find a page again takes a fault.
 """
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -48,8 +49,9 @@ class Memory:
 
     def drop_mapped(self) -> None:
         """Empty the page tables of what is mapped; may run in any thread."""
-        self._backing.drop_mapped()
-        self._catalog.drop_mapped()
+        for mapped in (self._backing, self._catalog):
+            with suppress(OSError):  # where all memory is locked, nothing can go (madvise(2))
+                mapped.drop_mapped()
 
 
 def _memory() -> tuple[int, int]:

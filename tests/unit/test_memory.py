@@ -1,5 +1,6 @@
 """What the daemon gives back of the memory that it takes."""
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from mapfs.fuse import memory
 from mapfs.fuse.memory import Memory
+from mapfs.store.catalog import Catalog
 from mapfs.store.mapped_file import MappedFile
 from tests.unit.support import ROOT, assert_sound, content, make, new_bundle, open_fs
 
@@ -59,3 +61,16 @@ def test_what_is_mapped_can_leave_the_page_tables_and_is_read_again(tmp_path):
         assert resident("t.mapfs/store") == resident("t.mapfs/catalog") == 0
     assert_sound(fs)
     fs.close()
+
+
+def test_a_daemon_lives_on_if_its_memory_is_locked(fs, monkeypatch):
+    asked = []
+
+    def refuse(_):
+        asked.append(1)
+        raise OSError(errno.EINVAL, "locked")
+
+    monkeypatch.setattr(MappedFile, "drop_mapped", refuse)
+    monkeypatch.setattr(Catalog, "drop_mapped", refuse)
+    Memory(fs).drop_mapped()
+    assert len(asked) == 2
