@@ -41,7 +41,10 @@ class Place(NamedTuple):
 
 
 class DirectoryTable:
-    """The tables ENTRIES (by name), COOKIES (in listing order) and LINKS (further names)."""
+    """The tables ENTRIES (by name), COOKIES (in listing order) and LINKS (further names).
+
+    A change sets mtime and ctime of the directory, and the ctime of the inode to the same.
+    """
 
     def __init__(self, store: Store, inodes: InodeTable) -> None:
         self._store = store
@@ -93,7 +96,8 @@ class DirectoryTable:
             self._transaction.put(
                 Table.LINKS, pair_key(inode.number, cookie), pack_count(directory.number)
             )
-        self.changed(directory, 1)
+        self._changed(directory, 1)
+        inode.ctime = directory.ctime
 
     def _put(self, directory: Inode, name: bytes, inode: Inode, cookie: int) -> None:
         entry = Entry(inode.number, cookie, inode.type)
@@ -110,7 +114,8 @@ class DirectoryTable:
             self._find_new_home(inode)
         else:
             self._transaction.delete(Table.LINKS, pair_key(inode.number, entry.cookie))
-        self.changed(directory, -1)
+        self._changed(directory, -1)
+        inode.ctime = directory.ctime
 
     def _find_new_home(self, inode: Inode) -> None:
         inode.cookie = 0
@@ -138,8 +143,9 @@ class DirectoryTable:
         self._transaction.delete(Table.COOKIES, pair_key(source.directory.number, old_cookie))
         self._put(target.directory, target.name, inode, cookie)
         self._rehome(inode, old_cookie, target.directory, cookie)
-        self.changed(source.directory, -1)
-        self.changed(target.directory, 1)
+        self._changed(source.directory, -1)
+        self._changed(target.directory, 1)
+        inode.ctime = target.directory.ctime
 
     def exchange(self, first: "Place", one: Inode, second: "Place", other: Inode) -> None:
         """Let two entries swap the inodes they name."""
@@ -151,8 +157,9 @@ class DirectoryTable:
         self._put(second.directory, second.name, one, second_cookie)
         self._rehome(one, first_cookie, second.directory, second_cookie)
         self._rehome(other, second_cookie, first.directory, first_cookie)
-        self.changed(first.directory, 0)
-        self.changed(second.directory, 0)
+        self._changed(first.directory, 0)
+        self._changed(second.directory, 0)
+        one.ctime = other.ctime = second.directory.ctime
 
     def _rehome(self, inode: Inode, old_cookie: int, directory: Inode, cookie: int) -> None:
         """Note that the name of `inode` with `old_cookie` is now in `directory` at `cookie`."""
@@ -164,7 +171,7 @@ class DirectoryTable:
             Table.LINKS, pair_key(inode.number, cookie), pack_count(directory.number)
         )
 
-    def changed(self, directory: Inode, entries: int) -> None:
+    def _changed(self, directory: Inode, entries: int) -> None:
         """Stamp a directory whose entries changed and count them."""
         self._inodes.edit(directory)
         directory.size += entries

@@ -81,6 +81,7 @@ class Namespace:
         inode.size = len(target)
         inode.nlink = 1
         self._directories.add(place.directory, place.name, inode)
+        inode.atime = inode.mtime = inode.btime = inode.ctime
         if inode.is_directory:
             inode.nlink = 2
             place.directory.nlink += 1
@@ -90,6 +91,7 @@ class Namespace:
         """O_TMPFILE: a regular file without a name, which `link` may give it."""
         inode = self._new_inode(directory, stat.S_IFREG | stat.S_IMODE(mode), caller)
         inode.nlink = 0
+        inode.atime = inode.mtime = inode.ctime = inode.btime = now()
         self._store.transaction.put(Table.ORPHANS, id_key(inode.number), b"")
         return inode
 
@@ -100,7 +102,6 @@ class Namespace:
             inode.mode |= stat.S_ISGID if inode.is_directory else 0
         if inode.is_file or inode.is_directory:
             inode.advice = directory.advice
-        inode.atime = inode.mtime = inode.ctime = inode.btime = now()
         self._inodes.add(inode)
         self._xattrs.inherit(directory, inode, caller.umask)
         return inode
@@ -116,7 +117,6 @@ class Namespace:
         if inode.nlink == 0:
             self._store.transaction.delete(Table.ORPHANS, id_key(inode.number))
         inode.nlink += 1
-        inode.ctime = now()
 
     def unlink(self, place: Place) -> None:
         """unlink(2)."""
@@ -145,7 +145,6 @@ class Namespace:
 
     def _drop_link(self, inode: Inode) -> None:
         inode.nlink = 0 if inode.is_directory else inode.nlink - 1
-        inode.ctime = now()
         if inode.nlink == 0:
             self._store.transaction.put(Table.ORPHANS, id_key(inode.number), b"")
 
@@ -198,7 +197,6 @@ class Namespace:
         if inode.is_directory:
             self._move_tree(inode, source.directory, target.directory)
         self._directories.move(source, target, inode, cookie)
-        inode.ctime = now()
 
     def _exchange(self, source: Place, inode: Inode, target: Place, other: Inode) -> None:
         if inode is other:
@@ -210,7 +208,6 @@ class Namespace:
         if other.is_directory:
             self._move_tree(other, target.directory, source.directory)
         self._directories.exchange(source, inode, target, other)
-        inode.ctime = other.ctime = now()
 
     def _move_tree(self, inode: Inode, source: Inode, target: Inode) -> None:
         """Before a directory changes parents: take its totals and its `..` along."""

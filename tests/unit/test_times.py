@@ -1,8 +1,11 @@
 """Times, owners and modes: setattr, relatime, and the clock."""
 
 import errno
+import os
 import stat
+import time as system_time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +59,17 @@ def times(fs: Filesystem, number: int) -> tuple[int, int, int]:
 def test_the_clock_of_the_kernel() -> None:
     assert clock.now() > 1_700_000_000 * SECOND
     assert clock.now() <= clock.now()
+
+
+def test_a_file_stamped_by_the_kernel_is_never_in_the_future(tmp_path: Path) -> None:
+    """Looking at a file's times has Linux give it a fine one when it changes next."""
+    file = tmp_path / "file"
+    file.touch()
+    for _ in range(100):
+        file.stat()
+        os.utime(file)
+        stamped = file.stat().st_mtime_ns
+        assert stamped <= clock.now() <= system_time.time_ns()
 
 
 @pytest.mark.parametrize(
