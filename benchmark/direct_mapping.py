@@ -1,6 +1,6 @@
 """Reading a file through `mapfs.open_mapping` beside mmap(2) of the same bytes in a plain file.
 
-    python -m benchmark.direct_mapping [DIRECTORY] [--just-written]
+    python -m benchmark.direct_mapping [DIRECTORY] [--just-written] [--mebibytes SIZE]
 
 Both are warm and on the file system of DIRECTORY (default: /var/tmp): brought in by readahead, as
 after a start of the machine, or left as writing left them. They take turns, each beginning every
@@ -25,7 +25,7 @@ from benchmark.workspace import workspace
 from mapfs import open_mapping
 
 _MAPFS: Final = Path(sys.executable).with_name("mapfs")
-_FILE_BYTES: Final = 256 << 20
+_FILE_MEBIBYTES: Final = 256
 _PAGE_BYTES: Final = 4096
 _READS: Final = 50_000
 _ROUNDS: Final = 101
@@ -62,10 +62,10 @@ def read_anew(path: Path) -> None:
 
 
 @contextmanager
-def mounted(directory: Path) -> Iterator[Path]:
+def mounted(directory: Path, size: int) -> Iterator[Path]:
     store, mountpoint = directory / "bench.mapfs", directory / "mnt"
     mountpoint.mkdir()
-    run(_MAPFS, "mkfs", store, "--size", str(4 * _FILE_BYTES))
+    run(_MAPFS, "mkfs", store, "--size", str(max(4 * size, 64 << 20)))
     run(_MAPFS, "mount", store, mountpoint)
     try:
         yield mountpoint
@@ -95,9 +95,9 @@ def compare(work: Callable[[Words], None], native: Words, direct: Words) -> None
     )
 
 
-def main(parent: Path, *, just_written: bool) -> None:
-    data = os.urandom(_FILE_BYTES)
-    with workspace(parent) as directory, mounted(directory) as mnt:
+def main(parent: Path, size: int, *, just_written: bool) -> None:
+    data = os.urandom(size)
+    with workspace(parent) as directory, mounted(directory, size) as mnt:
         for path in (directory / "plain", mnt / "file"):
             write(path, data)
         for path in (directory / "plain", directory / "bench.mapfs" / "store"):
@@ -114,5 +114,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure mapfs.open_mapping beside mmap(2).")
     parser.add_argument("directory", nargs="?", type=Path, default=Path("/var/tmp"))  # noqa: S108
     parser.add_argument("--just-written", action="store_true", help="leave the cache as it is then")
+    parser.add_argument("--mebibytes", type=int, default=_FILE_MEBIBYTES, help="size of the file")
     given = parser.parse_args()
-    main(given.directory, just_written=given.just_written)
+    main(given.directory, given.mebibytes << 20, just_written=given.just_written)

@@ -25,6 +25,7 @@ from mapfs.format.extent import Extent, pages_for
 from mapfs.format.records import MAX_U64, Inode
 from mapfs.store.backing import Data
 from mapfs.store.store import Store
+from mapfs.store.writeback import LEAST_BYTES
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
@@ -115,7 +116,10 @@ class Content:
         runs = self._runs(inode, offset, offset + view.nbytes)
         for where, length in runs:
             assert where is not None  # `_fill` left no hole
-            self._backing.write(where, view if len(runs) == 1 else view[done : done + length])
+            piece = view if len(runs) == 1 else view[done : done + length]
+            is_large = length >= LEAST_BYTES
+            spare = self._store.allocator.prepared_bytes(where + length) if is_large else 0
+            self._backing.write(where, piece, spare)
             done += length
 
     def _fill(self, inode: Inode, first: int, end: int) -> int:

@@ -37,6 +37,9 @@ from mapfs.store.transaction import Transaction, leased_pages
 _FIRST_RUN_BYTES: Final = 4 << 20
 _LARGEST_RUN_BYTES: Final = 128 << 20
 _LEAST_GROWTH_BYTES: Final = 64 << 20
+# The page cache keeps files in folios, of up to a huge page, that lie at multiples of their size.
+# The larger they are, the faster is a mapping of them (`docs/mmap.md`).
+_HUGE_PAGE_BYTES: Final = 2 << 20
 _MOST_RUNS: Final = 16
 _ALL: Final = (id_key(0), id_key(MAX_U64))
 _ALL_SIZES: Final = (pair_key(0, 0), pair_key(MAX_U64, MAX_U64))
@@ -66,6 +69,8 @@ class Allocator:
         self._state = state
         self._page_size = superblock.page_size
         self._largest_run = max(1, _LARGEST_RUN_BYTES // self._page_size)
+        self._huge_page = max(1, _HUGE_PAGE_BYTES // self._page_size)
+        self._many = max(1, self._huge_page // 2)  # what the kernel hands over at a time, 1 MiB
         self._shared = _Run(0, 0, 0, max(1, _FIRST_RUN_BYTES // self._page_size // 2))
         self._runs: dict[int, _Run] = {}
         self._moved: dict[int, _Run] = {}
@@ -90,6 +95,12 @@ class Allocator:
         """Free pages that the host has set blocks aside for already."""
         return sum(run.count for run in self._runs.values())
 
+    def prepared_bytes(self, offset: int) -> int:
+        """How many bytes from `offset` on, in the store file, are zeros that nobody has yet."""
+        page, within = divmod(offset, self._page_size)
+        run = None if within else self._runs.get(page)
+        return 0 if run is None else run.count * self._page_size
+
     def holds(self, extent: Extent) -> bool:
         """Whether an extent lies among the data pages of the store as it is now."""
         return self._superblock.holds(extent) and extent.end <= self._state.store_pages
@@ -108,7 +119,8 @@ class Allocator:
         """
         run = self._runs.get(goal)
         if run is None:
-            run = self._shared if goal == 0 else self._new_run(goal, count)
+            is_shared = goal == 0 and count < self._many
+            run = self._shared if is_shared else self._new_run(goal, count)
         if run.count == 0:
             self._refill(run, count)
         self._unregister(run)
@@ -237,8 +249,9 @@ class Allocator:
 
     def _take(self, goal: int, count: int) -> Extent:
         """Up to `count` pages off the free tables, prepared."""
-        extent = self._find(goal, count)
-        self._remove(extent)
+        free = self._find(goal, count)
+        extent = self._part(free, goal, count)
+        self._remove(free, extent)
         self._transaction.backing_changed()
         try:
             self._backing.prepare(extent.start * self._page_size, extent.count * self._page_size)
@@ -251,9 +264,10 @@ class Allocator:
         return extent
 
     def _find(self, goal: int, count: int) -> Extent:
+        """The free extent to take up to `count` pages of."""
         here = self._transaction.get(Table.FREE, id_key(goal)) if goal else None
         if here is not None:
-            return self._require(Extent(goal, min(count, unpack_count(here))))
+            return self._require(Extent(goal, unpack_count(here)))
         found = self._best_fit(count)
         if found is None and self.growth_pages:
             self._grow(count)
@@ -265,7 +279,14 @@ class Allocator:
             found = self._largest()
         if found is None:
             raise NoSpaceError("no free page in the store")
-        return self._require(Extent(found.start, min(found.count, count)))
+        return self._require(found)
+
+    def _part(self, free: Extent, goal: int, count: int) -> Extent:
+        """Up to `count` pages of a free extent; many lie in huge pages as `goal` does."""
+        head = (goal - free.start) % self._huge_page if count >= self._many else 0
+        if head + count <= free.count:
+            return Extent(free.start + head, count)
+        return Extent(free.start, min(count, free.count))
 
     def _best_fit(self, count: int) -> Extent | None:
         keys = self._transaction.scan(Table.FREE_BY_SIZE, pair_key(count, 0), _ALL_SIZES[1])
@@ -301,15 +322,15 @@ class Allocator:
             end = after.end
         self._add(Extent(start, end - start))
 
-    def _remove(self, extent: Extent) -> None:
-        """Take an extent from the start of a free one off the free tables."""
-        value = self._transaction.get(Table.FREE, id_key(extent.start))
-        if value is None:
-            raise DamagedStoreError(f"free pages {tuple(extent)} are indexed but not free")
-        whole = Extent(extent.start, unpack_count(value))
-        self._drop(whole)
-        if whole.count > extent.count:
-            self._add(Extent(extent.end, whole.count - extent.count))
+    def _remove(self, free: Extent, part: Extent) -> None:
+        """Take a part of a free extent off the free tables."""
+        if self._transaction.get(Table.FREE, id_key(free.start)) != pack_count(free.count):
+            raise DamagedStoreError(f"free pages {tuple(free)} are indexed but not free")
+        self._drop(free)
+        if part.start > free.start:
+            self._add(Extent(free.start, part.start - free.start))
+        if part.end < free.end:
+            self._add(Extent(part.end, free.end - part.end))
 
     def _add(self, extent: Extent) -> None:
         self._transaction.put(Table.FREE, id_key(extent.start), pack_count(extent.count))

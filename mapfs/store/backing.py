@@ -44,8 +44,11 @@ class Backing(Protocol):
         Raises `OSError` (EIO) where bytes are `lost`.
         """
 
-    def write(self, offset: int, data: Data) -> None:
-        """Write within pages that were prepared. Raises `OSError`."""
+    def write(self, offset: int, data: Data, spare: int = 0) -> None:
+        """Write within pages that were prepared. Raises `OSError`.
+
+        Of the `spare` bytes behind, which are zeros and nobody's, some may be written as such.
+        """
 
     def prepare(self, offset: int, length: int) -> None:
         """Make whole pages read as zeros and reserve their blocks on the host.
@@ -157,7 +160,7 @@ class MemoryBacking:
         """See `Backing.read`."""
         return (memoryview(self._bytes)[offset : offset + length].toreadonly(),)
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Data, spare: int = 0) -> None:  # noqa: ARG002
         """See `Backing.write`."""
         view = memoryview(data)
         self._bytes[offset : offset + view.nbytes] = view

@@ -35,6 +35,7 @@ from mapfs.store.writeback import LEAST_BYTES, MOST_AT_ONCE_BYTES, Writeback
 
 _LOAD_BYTES: Final = 1 << 20
 _HUGE_PAGE_BYTES: Final = 2 << 20
+_FOLIO_BYTES: Final = 1 << 20  # what the kernel hands over at most, too
 _ADVISED_BYTES: Final = 128 << 10
 _CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -95,14 +96,30 @@ class MappedFile:
             for start, count in split_at(offset, length, windows.window_bytes)
         ]
 
-    def write(self, offset: int, data: Data) -> None:
+    def write(self, offset: int, data: Data, spare: int = 0) -> None:
         """See `Backing.write`."""
-        self._file.write(offset, data)
         length = memoryview(data).nbytes
         if length >= LEAST_BYTES:
-            self._writeback.begin(offset, length)
-        elif self.is_eager and self.unsynced <= MOST_AT_ONCE_BYTES:
+            self._write_folios(offset, data, spare)
+            return
+        self._file.write(offset, data)
+        if self.is_eager and self.unsynced <= MOST_AT_ONCE_BYTES:
             self._writeback.begin_at_once(offset, length)
+
+    def _write_folios(self, offset: int, data: Data, spare: int) -> None:
+        """Write much, so that the page cache keeps it in large folios.
+
+        One is as large as what is written at a time leaves room for, at a multiple of its size. The
+        kernel's pieces begin anywhere: so the last folio is filled up with zeros, and begun to be
+        written to the disk when the next piece has written over them.
+        """
+        end = offset + memoryview(data).nbytes
+        zeros = min(-end % _FOLIO_BYTES, spare)
+        self._file.write(offset, data, zeros)
+        first = offset - offset % _FOLIO_BYTES
+        last = end - end % _FOLIO_BYTES if zeros else end
+        if last > first:
+            self._writeback.begin(first, last - first)
 
     def prepare(self, offset: int, length: int) -> None:
         """See `Backing.prepare`. What the host cannot do is not tried again."""

@@ -20,7 +20,7 @@ from mapfs.store.syscalls import PageCache
 
 # Bounds the time that a disk with many bad places takes: what is still in doubt then is lost.
 _MOST_SYNCS: Final = 512
-# Not the pages' fault: they can be written as soon as there is space.
+_ZEROS: Final = memoryview(bytes(1 << 20))
 
 
 class _Doubt:
@@ -63,8 +63,11 @@ class SyncedFile:
         """
         self._inherited = True
 
-    def write(self, offset: int, data: bytes | bytearray | memoryview) -> None:
-        """Write all of `data`; pages that it covers are no longer lost. Raises `OSError`."""
+    def write(self, offset: int, data: bytes | bytearray | memoryview, zeros: int = 0) -> None:
+        """Write all of `data`; pages that it covers are no longer lost. Raises `OSError`.
+
+        Up to 1 MiB of `zeros` are written behind it, of which nobody will ask whether they were.
+        """
         view = memoryview(data)
         with self._lock:
             self.unsynced += view.nbytes
@@ -73,7 +76,7 @@ class SyncedFile:
                 self._forget(offset, view.nbytes)
             if self._doubt.again:
                 self._doubt.again.discard(offset, view.nbytes)
-            _put(self._fd, view, offset)
+            _put(self._fd, view, offset, zeros)
 
     def emptied(self, offset: int, length: int) -> None:
         """Whole pages were zeroed or given back: nothing of them is lost any more."""
@@ -181,11 +184,10 @@ class SyncedFile:
                     yield from self._absent(half)
 
 
-def _put(fd: int, view: memoryview, offset: int) -> None:
-    while view.nbytes:
-        written = os.pwrite(fd, view, offset)
-        view = view[written:]
-        offset += written
+def _put(fd: int, view: memoryview, offset: int, zeros: int = 0) -> None:
+    written = os.pwritev(fd, (view, _ZEROS[:zeros]), offset) if zeros else 0
+    while written < view.nbytes:
+        written += os.pwrite(fd, view[written:], offset + written)
 
 
 def _failing(runs: list[Run], write: Callable[[list[Run]], None]) -> Iterator[Run]:

@@ -30,8 +30,8 @@ class RecordingBacking:
     def read(self, offset: int, length: int) -> Iterable[memoryview]:
         return self._inner.read(offset, length)
 
-    def write(self, offset: int, data: Data) -> None:
-        self._inner.write(offset, data)
+    def write(self, offset: int, data: Data, spare: int = 0) -> None:
+        self._inner.write(offset, data, spare)
         self._journal.append(Kind.WRITE, STORE, offset, data=bytes(data))
 
     def prepare(self, offset: int, length: int) -> None:

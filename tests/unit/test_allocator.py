@@ -437,3 +437,42 @@ def test_a_fresh_bundle_has_all_pages(tmp_path: Path) -> None:
     store = open_store(tmp_path / "t.mapfs")
     assert len(in_table(store, Table.FREE)) == store.allocator.free_pages == 254
     store.close()
+
+
+HUGE_PAGE = (2 << 20) // PAGE
+
+
+@pytest.fixture
+def large() -> Iterator[Store]:
+    store = memory_store(16 * HUGE_PAGE)
+    yield store
+    store.close()
+
+
+def test_a_file_that_comes_in_large_pieces_begins_at_a_huge_page(large: Store) -> None:
+    small_file, large_file = (large.allocator.allocate(count) for count in (1, HUGE_PAGE // 2))
+    assert small_file.count == 1
+    assert large_file.start % HUGE_PAGE == 0
+    assert large.allocator.allocate(HUGE_PAGE // 2, large_file.end).start == large_file.end
+
+
+def test_a_file_goes_on_at_the_same_place_in_another_huge_page(large: Store) -> None:
+    """Where the page behind it is taken, it still fits the large pages of the page cache."""
+    file = large.allocator.allocate(HUGE_PAGE + 7)
+    run = large.allocator.reserved_pages
+    assert sum(each.count for each in take(large, run, file.end)) == run
+    other = large.allocator.allocate(HUGE_PAGE)
+    further = large.allocator.allocate(HUGE_PAGE, other.end + 5)
+    assert further.start not in (other.end + 5, other.end)
+    assert further.start % HUGE_PAGE == (other.end + 5) % HUGE_PAGE
+
+
+def test_pages_before_a_huge_page_stay_free(large: Store) -> None:
+    take(large, HUGE_PAGE)
+    assert in_table(large, Table.FREE)[0] == HEADER_PAGES
+    everything = [*range(HEADER_PAGES, HEADER_PAGES + 16 * HUGE_PAGE)]
+    rest = large.allocator.free_pages
+    assert rest == 15 * HUGE_PAGE
+    assert len(set(pages(take(large, rest)))) == rest
+    assert not in_table(large, Table.FREE)
+    assert len(everything) == large.state.allocated_pages

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -13,7 +14,19 @@ from mapfs.filesystem.content import MAX_FILE_BYTES
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.syscalls import CacheStatistics
-from tests.unit.support import ME, PAGE, ROOT, code_of, content, make, open_fs, value, values
+from tests.unit.support import (
+    ME,
+    PAGE,
+    ROOT,
+    assert_sound,
+    code_of,
+    content,
+    make,
+    new_bundle,
+    open_fs,
+    value,
+    values,
+)
 
 KEEP, PUNCH, ZERO = 1, 2, 0x10
 DATA, HOLE = os.SEEK_DATA, os.SEEK_HOLE
@@ -53,6 +66,27 @@ def test_reading_at_and_behind_the_end(fs: Filesystem, number: int) -> None:
     assert content(fs, number, 1 << 50) == b""
     assert content(fs, number, 2, 0) == b""
     assert content(fs, number, 2, 100) == b"ta"
+
+
+def test_files_that_grow_side_by_side_in_large_pieces_keep_their_bytes(tmp_path: Path) -> None:
+    """Behind a large piece zeros are written, which must not hit what another file has there."""
+    random = Random(7)
+    fs = open_fs(new_bundle(tmp_path / "t.mapfs", 20_000))
+    files = {make(fs, b"%d" % number): bytearray() for number in range(4)}
+    for _ in range(60):
+        number = random.choice(list(files))
+        data = random.randbytes(random.choice((100, 5000, 300_000, 300 << 10, 900_000)))
+        if random.random() < 0.2:
+            fs.setattr(number, Changes(size=len(files[number]) // 2))
+            del files[number][len(files[number]) // 2 :]
+        fs.write(number, len(files[number]), data)
+        files[number] += data
+        if random.random() < 0.1:
+            fs.commit()
+    for number, written in files.items():
+        assert content(fs, number) == written
+    assert_sound(fs)
+    fs.close()
 
 
 def test_writing_nothing_changes_nothing(fs: Filesystem, number: int) -> None:
@@ -289,7 +323,7 @@ def test_a_host_that_fails_in_the_middle(sized: Sized, monkeypatch: pytest.Monke
     fs = sized(64)
     number = make(fs, b"f", b"x" * PAGE)
 
-    def broken(_offset: int, _data: object) -> None:
+    def broken(_offset: int, _data: object, _spare: int) -> None:
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(fs.store.backing, "write", broken)

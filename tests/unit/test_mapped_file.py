@@ -163,6 +163,54 @@ def test_partial_writes_are_completed(
     monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:3], at))
     mapped.write(100, b"ten bytes!")
     assert read(mapped, 100, 10) == b"ten bytes!"
+    monkeypatch.setattr(os, "pwritev", lambda fd, data, at: pwrite(fd, data[0][:3], at))
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    much = os.urandom(MIB // 2)
+    mapped.write(0, much, spare=MIB)
+    assert read(mapped, 0, MIB // 2) == much
+
+
+# Large folios
+
+
+@pytest.mark.parametrize(
+    ("length", "spare", "zeros"),
+    [
+        (MIB // 2, MIB, MIB // 4),  # as far as the folio goes
+        (MIB // 2, 8192, 8192),  # as far as allowed
+        (MIB // 2, 0, 0),
+        (MIB // 4 * 3, MIB, 0),  # the folio is full
+        (MIB, MIB, MIB // 4 * 3),
+        (4096, MIB, 0),  # too little to matter
+    ],
+)
+def test_much_fills_up_the_last_folio_with_zeros(
+    open_mapped: Callable[..., MappedFile], length: int, spare: int, zeros: int
+) -> None:
+    mapped = open_mapped()
+    mapped.write(0, b"x" * (4 * MIB))
+    start = MIB + MIB // 4
+    end = start + length
+    mapped.write(start, b"y" * length, spare)
+    assert read(mapped, 0, start) == b"x" * start
+    assert read(mapped, start, length) == b"y" * length
+    assert read(mapped, end, zeros) == bytes(zeros)
+    assert read(mapped, end + zeros, 4 * MIB - end - zeros) == b"x" * (4 * MIB - end - zeros)
+
+
+def test_a_folio_goes_to_the_disk_once_it_has_its_data(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[int, int]] = []
+    monkeypatch.setattr(writeback.Writeback, "begin", lambda _, *run: begun.append(run))
+    mapped = open_mapped()
+    for place in (MIB // 4, MIB // 4 + MIB):
+        mapped.write(place, bytes(MIB), spare=MIB)
+    assert begun == [(0, MIB), (MIB, MIB)]
+    mapped.write(MIB // 4 + 2 * MIB, bytes(MIB))
+    assert begun[2:] == [(2 * MIB, MIB + MIB // 4)]
+    mapped.write(5 * MIB, bytes(MIB // 2), spare=MIB)
+    assert len(begun) == 3
 
 
 # Preparing pages
