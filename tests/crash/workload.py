@@ -52,8 +52,10 @@ class History:
 
     def add(self, tree: Tree, *, only_times: bool = False) -> None:
         versions = {inode: len(each.contents) - 1 for inode, each in self.files.items()}
-        self.states.append(Frozen(tree, versions))
-        if not only_times:
+        frozen = Frozen(tree, versions)
+        is_new = frozen not in self.states[-1:]  # a call that was refused, say, changes nothing
+        self.states.append(frozen)
+        if is_new and not only_times:
             self.needed = len(self.states) - 1
 
     def commit(self, number: int) -> None:
