@@ -161,7 +161,7 @@ class Content:
     def _allocate(self, page: int, count: int, goal: int) -> Iterator[tuple[int, Extent]]:
         end = page + count
         while page < end:
-            extent = self._store.allocator.allocate(end - page, goal)
+            extent = self._store.allocator.allocate(end - page, goal, page)
             yield page, extent
             page += extent.count
             goal = extent.end

@@ -111,18 +111,19 @@ class Allocator:
             raise DamagedStoreError(f"free pages {tuple(extent)} lie outside the store")
         return extent
 
-    def allocate(self, count: int, goal: int = 0) -> Extent:
+    def allocate(self, count: int, goal: int = 0, page: int = 0) -> Extent:
         """Between 1 and `count` pages that read as zeros, if possible from page `goal` on.
 
-        A file passes the page behind its last extent as the goal. Raises `NoSpaceError` when the
-        store is full, and `OSError` (ENOSPC, EDQUOT) when the host is.
+        A file passes the page behind its last extent as the goal, and which of its own pages comes
+        first: many lie in huge pages of the store as they do in those of the file. Raises
+        `NoSpaceError` when the store is full, and `OSError` (ENOSPC, EDQUOT) when the host is.
         """
         run = self._runs.get(goal)
         if run is None:
             is_shared = goal == 0 and count < self._many
             run = self._shared if is_shared else self._new_run(goal, count)
         if run.count == 0:
-            self._refill(run, count)
+            self._refill(run, count, page)
         self._unregister(run)
         self._forget_record(run)  # its page is about to have an owner
         self._moved[run.number] = run
@@ -234,23 +235,24 @@ class Allocator:
         self._next_run += 1
         return _Run(self._next_run, goal, 0, count)
 
-    def _refill(self, run: _Run, count: int) -> None:
+    def _refill(self, run: _Run, count: int, page: int) -> None:
         self._forget_record(run)
         self._unregister(run)
         grant = max(count, min(2 * run.grant, self._largest_run))
         try:
-            extent = self._take(run.start, grant)
+            extent = self._take(run.start, grant, page)
         except OSError as error:
             # The host may be too full for the pages ahead and still have room for those needed.
             if error.errno not in FULL or grant == count:
                 raise
-            extent = self._take(run.start, count)
+            extent = self._take(run.start, count, page)
         run.start, run.count, run.grant = extent.start, extent.count, grant
 
-    def _take(self, goal: int, count: int) -> Extent:
+    def _take(self, goal: int, count: int, page: int) -> Extent:
         """Up to `count` pages off the free tables, prepared."""
         free = self._find(goal, count)
-        extent = self._part(free, goal, count)
+        # What goes on where the file ends stays in one piece.
+        extent = self._part(free, goal if free.start == goal else page, count)
         self._remove(free, extent)
         self._transaction.backing_changed()
         try:
@@ -281,9 +283,9 @@ class Allocator:
             raise NoSpaceError("no free page in the store")
         return self._require(found)
 
-    def _part(self, free: Extent, goal: int, count: int) -> Extent:
-        """Up to `count` pages of a free extent; many lie in huge pages as `goal` does."""
-        head = (goal - free.start) % self._huge_page if count >= self._many else 0
+    def _part(self, free: Extent, page: int, count: int) -> Extent:
+        """Up to `count` pages of a free extent; many lie in huge pages as `page` does."""
+        head = (page - free.start) % self._huge_page if count >= self._many else 0
         if head + count <= free.count:
             return Extent(free.start + head, count)
         return Extent(free.start, min(count, free.count))
