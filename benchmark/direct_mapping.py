@@ -89,7 +89,7 @@ def compare(work: Callable[[Words], None], native: Words, direct: Words) -> None
         for name in sorted(sides, reverse=bool(turn % 2)):
             taken[name].append(seconds(work, sides[name]))
     of_native, of_direct = (statistics.median(taken[name]) for name in sides)
-    print(  # noqa: T201
+    print(  # noqa: T201 (its output)
         f"{work.__name__}: native {1000 * of_native:.1f} ms, direct {1000 * of_direct:.1f} ms,"
         f" ratio {of_native / of_direct:.3f}"
     )
@@ -107,12 +107,12 @@ def main(parent: Path, size: int, *, just_written: bool) -> None:
             native = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
             for work in (sequential, random_pages):
                 compare(work, np.frombuffer(native, "u8"), np.frombuffer(direct, "u8"))
-            print(f"{len(direct.extents)} extents")  # noqa: T201
+            print(f"{len(direct.extents)} extents")  # noqa: T201 (its output)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Measure mapfs.open_mapping beside mmap(2).")
-    parser.add_argument("directory", nargs="?", type=Path, default=Path("/var/tmp"))  # noqa: S108
+    parser.add_argument("directory", nargs="?", type=Path, default=Path("/var/tmp"))  # noqa: S108 (on a disk)
     parser.add_argument("--just-written", action="store_true", help="leave the cache as it is then")
     parser.add_argument("--mebibytes", type=int, default=_FILE_MEBIBYTES, help="size of the file")
     given = parser.parse_args()

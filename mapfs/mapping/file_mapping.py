@@ -10,11 +10,10 @@ from typing import Final, Self, TypeVar
 
 from mapfs.errors import NotSupportedError
 from mapfs.format.layout import Layout, Piece
-from mapfs.store.machine_pages import PAGE_BYTES
+from mapfs.store.machine_pages import HUGE_PAGE_BYTES, PAGE_BYTES
 from mapfs.store.syscalls import address_of, map_fixed, map_zeros
 
 _MAP_NORESERVE: Final = 0x4000  # in Python's mmap from 3.13 on
-_HUGE_PAGE_BYTES: Final = 2 << 20
 _MAX_MAP_COUNT: Final = Path("/proc/sys/vm/max_map_count")
 
 Mapped = TypeVar("Mapped", bound=mmap.mmap)
@@ -124,7 +123,7 @@ def _phase(pieces: Sequence[Piece]) -> int:
     if not pieces:
         return 0
     largest = max(pieces, key=lambda piece: piece.length)
-    return (largest.store_offset - largest.offset) % _HUGE_PAGE_BYTES
+    return (largest.store_offset - largest.offset) % HUGE_PAGE_BYTES
 
 
 def _fill(address: int, fd: int, layout: Layout, *, writable: bool) -> None:

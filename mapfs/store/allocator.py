@@ -32,14 +32,12 @@ from mapfs.format.records import (
 )
 from mapfs.format.superblock import Superblock
 from mapfs.store.backing import Backing
+from mapfs.store.machine_pages import FOLIO_BYTES, HUGE_PAGE_BYTES
 from mapfs.store.transaction import Transaction, leased_pages
 
 _FIRST_RUN_BYTES: Final = 4 << 20
 _LARGEST_RUN_BYTES: Final = 128 << 20
 _LEAST_GROWTH_BYTES: Final = 64 << 20
-# The page cache keeps files in folios, of up to a huge page, that lie at multiples of their size.
-# The larger they are, the faster is a mapping of them (`docs/mmap.md`).
-_HUGE_PAGE_BYTES: Final = 2 << 20
 _MOST_RUNS: Final = 16
 _ALL: Final = (id_key(0), id_key(MAX_U64))
 _ALL_SIZES: Final = (pair_key(0, 0), pair_key(MAX_U64, MAX_U64))
@@ -69,8 +67,8 @@ class Allocator:
         self._state = state
         self._page_size = superblock.page_size
         self._largest_run = max(1, _LARGEST_RUN_BYTES // self._page_size)
-        self._huge_page = max(1, _HUGE_PAGE_BYTES // self._page_size)
-        self._many = max(1, self._huge_page // 2)  # what the kernel hands over at a time, 1 MiB
+        self._huge_page = max(1, HUGE_PAGE_BYTES // self._page_size)
+        self._many = max(1, FOLIO_BYTES // self._page_size)
         self._shared = _Run(0, 0, 0, max(1, _FIRST_RUN_BYTES // self._page_size // 2))
         self._runs: dict[int, _Run] = {}
         self._moved: dict[int, _Run] = {}

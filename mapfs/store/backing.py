@@ -160,7 +160,7 @@ class MemoryBacking:
         """See `Backing.read`."""
         return (memoryview(self._bytes)[offset : offset + length].toreadonly(),)
 
-    def write(self, offset: int, data: Data, spare: int = 0) -> None:  # noqa: ARG002
+    def write(self, offset: int, data: Data, spare: int = 0) -> None:  # noqa: ARG002 (no folios)
         """See `Backing.write`."""
         view = memoryview(data)
         self._bytes[offset : offset + view.nbytes] = view

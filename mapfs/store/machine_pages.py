@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
 PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+# The page cache keeps files in folios, of up to a huge page, that lie at multiples of their size.
+# The larger they are, the faster is a mapping of them (`docs/mmap.md`).
+HUGE_PAGE_BYTES: Final = 2 << 20
+# The largest that writing makes: the kernel hands over no more at a time.
+FOLIO_BYTES: Final = 1 << 20
 _GROUP: Final = 256
 
 # Offset and length, whole pages.

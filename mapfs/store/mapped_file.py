@@ -17,7 +17,7 @@ from mapfs.format.layout import StoreIdentity
 from mapfs.store.address_space import MappingStatistics, mappings_of
 from mapfs.store.backing import Data
 from mapfs.store.leases import leased
-from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
+from mapfs.store.machine_pages import FOLIO_BYTES, HUGE_PAGE_BYTES, PAGE_BYTES, MachinePages, Run
 from mapfs.store.pins import Pins
 from mapfs.store.synced_file import SyncedFile
 from mapfs.store.syscalls import (
@@ -34,8 +34,6 @@ from mapfs.store.windows import Windows
 from mapfs.store.writeback import LEAST_BYTES, MOST_AT_ONCE_BYTES, Writeback
 
 _LOAD_BYTES: Final = 1 << 20
-_HUGE_PAGE_BYTES: Final = 2 << 20
-_FOLIO_BYTES: Final = 1 << 20  # what the kernel hands over at most, too
 _ADVISED_BYTES: Final = 128 << 10
 _CANNOT: Final = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
@@ -114,10 +112,10 @@ class MappedFile:
         written to the disk when the next piece has written over them.
         """
         end = offset + memoryview(data).nbytes
-        zeros = min(-end % _FOLIO_BYTES, spare)
+        zeros = min(-end % FOLIO_BYTES, spare)
         self._file.write(offset, data, zeros)
-        first = offset - offset % _FOLIO_BYTES
-        last = end - end % _FOLIO_BYTES if zeros else end
+        first = offset - offset % FOLIO_BYTES
+        last = end - end % FOLIO_BYTES if zeros else end
         if last > first:
             self._writeback.begin(first, last - first)
 
@@ -228,7 +226,7 @@ class MappedFile:
 
     def drop(self, offset: int, length: int) -> None:
         """See `Backing.drop`. Pages of the cache that reach beyond the range go as a whole."""
-        for start, count in (offset, length), _widened(offset, length, _HUGE_PAGE_BYTES):
+        for start, count in (offset, length), _widened(offset, length, HUGE_PAGE_BYTES):
             # The kernel drops no page that is mapped (fadvise64(2)).
             self._windows.advise(start, count, MADV_DONTNEED)
             os.posix_fadvise(self._fd, start, count, os.POSIX_FADV_DONTNEED)

@@ -15,12 +15,12 @@ from threading import Lock
 from typing import Final
 
 from mapfs.errors import FULL
-from mapfs.store.machine_pages import PAGE_BYTES, MachinePages, Run
+from mapfs.store.machine_pages import FOLIO_BYTES, PAGE_BYTES, MachinePages, Run
 from mapfs.store.syscalls import PageCache
 
 # Bounds the time that a disk with many bad places takes: what is still in doubt then is lost.
 _MOST_SYNCS: Final = 512
-_ZEROS: Final = memoryview(bytes(1 << 20))
+_ZEROS: Final = memoryview(bytes(FOLIO_BYTES))
 
 
 class _Doubt:
@@ -66,7 +66,7 @@ class SyncedFile:
     def write(self, offset: int, data: bytes | bytearray | memoryview, zeros: int = 0) -> None:
         """Write all of `data`; pages that it covers are no longer lost. Raises `OSError`.
 
-        Up to 1 MiB of `zeros` are written behind it, of which nobody will ask whether they were.
+        Up to `FOLIO_BYTES` of `zeros` are written behind it; whether they were, nobody will ask.
         """
         view = memoryview(data)
         with self._lock:
@@ -129,6 +129,7 @@ class SyncedFile:
             self.on_error()
             if self._inherited:
                 self._inherited_error = error
+            # Full is not the pages' fault: they can be written as soon as there is space.
             if self._inherited or error.errno in FULL:
                 raise
         # After a call that failed, too: the pages look clean now, and are not on the disk.
