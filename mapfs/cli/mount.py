@@ -41,6 +41,11 @@ _MESSAGE_BYTES: Final = 4096
     "--address-space", metavar="SIZE", help="The most to map at a time. (-o address_space=…)"
 )
 @click.option(
+    "--cpu-latency",
+    metavar="MICROSECONDS",
+    help="The most that processors may take to wake up while requests come. (-o cpu_latency=…)",
+)
+@click.option(
     "--xattrs",
     type=click.Choice(["hidden", "rootonly", "always"]),
     help="Where user.mapfs.* is listed (default: nowhere). (-o xattrs=…)",
@@ -122,6 +127,7 @@ def mount_store(
     options = MountOptions(flags=default_flags()).with_text(words)
     store, mountpoint = store and store.absolute(), mountpoint.absolute()
     check_mountpoint(mountpoint)
+    _check_cpu_latency(options)
     log = log and log.absolute()
 
     def serve(detach: Callable[[], None], on_ready: Callable[[], None]) -> int:
@@ -145,6 +151,18 @@ def mount_store(
         return serve(detach, on_ready)
 
     _in_background(daemon)
+
+
+def _check_cpu_latency(options: "MountOptions") -> None:
+    """Raise what is wrong with asking for it, while there is somebody to tell."""
+    from mapfs.fuse import cpu_latency
+    from mapfs.fuse.options import Transport
+
+    if options.cpu_latency is None:
+        return
+    if options.transport is Transport.PYFUSE3:
+        raise UsageError("cpu_latency needs the transport wire")
+    cpu_latency.check()
 
 
 def _serve(

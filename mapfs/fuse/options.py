@@ -56,6 +56,8 @@ _ADDRESS: Final = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _LEAST_ADDRESS_SPACE: Final = 8 << 20
+# No processor takes longer to wake up.
+_MOST_CPU_LATENCY: Final = 10_000
 
 
 class Cache(enum.Enum):
@@ -85,7 +87,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """How a filesystem is mounted. `commit` is seconds; `address_space` bytes, None unbounded."""
+    """How a filesystem is mounted.
+
+    `commit` is seconds, `address_space` bytes, `cpu_latency` microseconds; None is no bound.
+    """
 
     flags: int = 0
     allow_other: bool = False
@@ -96,6 +101,7 @@ class MountOptions:
     listing: Listing = field(default=Listing.HIDDEN)
     transport: Transport = Transport.AUTO
     metrics: Address | None = None
+    cpu_latency: int | None = None
 
     @property
     def read_only(self) -> bool:
@@ -143,6 +149,13 @@ def _seconds(value: str) -> float:
     raise ValueError("must be a number of seconds above 0, and at most 3600")
 
 
+def _microseconds(value: str) -> int:
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := int(value)) <= _MOST_CPU_LATENCY:
+            return number
+    raise ValueError(f"must be a number of microseconds from 0 to {_MOST_CPU_LATENCY}")
+
+
 def _address(value: str) -> Address:
     found = _ADDRESS.fullmatch(value)
     if found is None or int(found["port"]) >= 1 << 16:
@@ -164,6 +177,7 @@ _OURS: Final[dict[str, Callable[[MountOptions, str], MountOptions]]] = {
     "cache=": lambda options, value: replace(options, cache=Cache(value)),
     "metrics=": lambda options, value: replace(options, metrics=_address(value)),
     "commit=": lambda options, value: replace(options, commit=_seconds(value)),
+    "cpu_latency=": lambda options, value: replace(options, cpu_latency=_microseconds(value)),
     "address_space=": lambda options, value: replace(options, address_space=_address_space(value)),
     "transport=": lambda options, value: replace(options, transport=Transport(value)),
     "xattrs=": lambda options, value: replace(options, listing=Listing(value)),

@@ -52,7 +52,10 @@ def test_read_only() -> None:
 
 
 def test_values() -> None:
-    said = parsed("allow_other,noacl,cache=writethrough,commit=0.5,address_space=64M,xattrs=always")
+    said = parsed(
+        "allow_other,noacl,cache=writethrough,commit=0.5,address_space=64M,xattrs=always,"
+        "cpu_latency=0"
+    )
     assert said == MountOptions(
         allow_other=True,
         acl=False,
@@ -60,6 +63,7 @@ def test_values() -> None:
         commit=0.5,
         address_space=64 << 20,
         listing=Listing.ALWAYS,
+        cpu_latency=0,
     )
     assert said.with_text("acl").acl
 
@@ -98,6 +102,10 @@ def test_access_times(text: str, policy: AccessTimes) -> None:
         "commit=soon",
         "address_space=1M",
         "address_space=lots",
+        "cpu_latency=-1",
+        "cpu_latency=10001",
+        "cpu_latency=0.5",
+        "cpu_latency",
         "xattrs=never",
         "allow_other=1",
     ],

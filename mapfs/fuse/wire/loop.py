@@ -10,7 +10,6 @@ import logging
 import os
 import select
 import struct
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
@@ -21,6 +20,7 @@ import trio
 from mapfs.errors import FULL
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
+from mapfs.fuse.cpu_latency import CpuLatency
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
 from mapfs.fuse.tracing import Event
 from mapfs.fuse.wire.answers import Answers, errno_of, operation_name
@@ -41,16 +41,13 @@ from mapfs.fuse.wire.protocol import (
 from mapfs.fuse.wire.reading import ReadThreads
 from mapfs.fuse.wire.request import CHANGES, NAME_CHANGES, Answer, Content, Request
 from mapfs.fuse.wire.resent import ONCE, answers_of_executed, is_resent, request_id
+from mapfs.fuse.wire.sleeping import Sleep
 from mapfs.fuse.wire.syncing import SyncThread
 
 _log = logging.getLogger(__name__)
 
 # Requests served in a row before everything else gets a turn.
 _TURN: Final = 64
-# Waking up costs more than some looks for the next request do (`docs/performance.md`). But an
-# idle mount must cost nothing: only after a short sleep is it worth while.
-_MOST_LOOKS: Final = 32
-_SHORT_SLEEP_SECONDS: Final = 0.0005
 # How long to wait for a request outside the scheduler while a thread is to answer one.
 _POLL_MILLISECONDS: Final = 1
 
@@ -100,7 +97,7 @@ class WireTransport:
         self.is_handed_over = False
         self._executed = answers_of_executed(handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
-        self._looks = _MOST_LOOKS
+        self._sleep = Sleep(fd, CpuLatency(options.cpu_latency))
         self._forgotten: deque[int] = deque()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
@@ -124,6 +121,7 @@ class WireTransport:
                 finally:
                     self._syncs.close()
                     self._reads.close()
+                    self._sleep.close()
                     self._free_orphans(len(self._forgotten))
 
     @property
@@ -201,7 +199,7 @@ class WireTransport:
                 except BlockingIOError:
                     size = self._look_again()
                     if not size:
-                        await self._sleep()
+                        await self._wait()
                         break
                 except OSError as error:
                     if _is_end(error):
@@ -211,6 +209,7 @@ class WireTransport:
                     return  # the other end of a socket is closed; a device says ENODEV
                 self._serve_one(size)
             else:
+                self._sleep.was_spared()
                 self._syncs.collect()
                 self._answers.collect()
                 self._free_orphans(_TURN)
@@ -222,7 +221,7 @@ class WireTransport:
             # Looking would keep the interpreter's lock from the thread that is to answer.
             self._poll.poll(_POLL_MILLISECONDS)
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
-        looks = self._looks
+        looks = self._sleep.looks
         while looks > 0 or self._forgotten:
             # Whoever removed a file need not wait until its pages are free.
             self._free_orphans(1)
@@ -235,15 +234,11 @@ class WireTransport:
                 break  # the next read tells
         return 0
 
-    async def _sleep(self) -> None:
-        """Wait for a request; a short wait means that looking longer might have spared it."""
-        start = time.perf_counter()
+    async def _wait(self) -> None:
         self._syncs.expect_sleep()
         self._answers.collect()
-        await trio.lowlevel.wait_readable(self._fd)
+        await self._sleep.until_readable()
         self._syncs.expect_work()
-        is_short = time.perf_counter() - start < _SHORT_SLEEP_SECONDS
-        self._looks = _MOST_LOOKS if is_short else 0
 
     def _request(self, size: int) -> Request:
         """The request of `size` bytes in the buffer."""
