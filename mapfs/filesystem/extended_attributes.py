@@ -22,12 +22,13 @@ class ExtendedAttributes(Durability):
 
     def getxattr(self, number: int, name: bytes) -> bytes:
         """The value of an attribute, `user.mapfs.*` included. Raises `NoAttributeError`."""
+        if not name.startswith(PREFIX):
+            # Of each file in a listing somebody asks for the ACL, and for nothing else.
+            return self._xattrs.get(self._inodes.peek(number), name)
         inode = self._inodes.get(number)
         if name == ADVICE and is_advisable(inode):
             return self._advisor.get(inode)
-        if name.startswith(PREFIX):
-            return self._attributes.get(inode, name)
-        return self._xattrs.get(inode, name)
+        return self._attributes.get(inode, name)
 
     @logged
     def setxattr(

@@ -24,6 +24,8 @@ from mapfs.format.totals import Totals
 from mapfs.store.store import Store
 
 _MOST_CACHED: Final = 32768
+# What a listing shows, whoever lists asks for next, one by one: ls(1) for the ACL of each.
+_MOST_PEEKED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class InodeTable:
         self._cache: OrderedDict[int, Inode] = OrderedDict()
         # Those that left the cache and are still held: there must never be two objects for one.
         self._live: WeakValueDictionary[int, Inode] = WeakValueDictionary()
+        # What was looked at once: as the catalog has it, for `get` takes it out.
+        self._peeked: dict[int, Inode] = {}
         self._dirty: dict[int, Inode] = {}
         # What each inode that was changed since the last `fold` counted for before.
         self._before: dict[int, Counted] = {}
@@ -67,9 +71,7 @@ class InodeTable:
             self._hits += 1
             return inode
         self._misses += 1
-        inode = self._live.get(number)
-        if inode is None:
-            inode = self._load(number)
+        inode = self._live.get(number) or self._peeked.pop(number, None) or self._load(number)
         self._remember(inode)
         return inode
 
@@ -78,8 +80,12 @@ class InodeTable:
 
         It must be neither changed nor kept. Raises `NotFoundError`.
         """
-        inode = self._cache.get(number) or self._live.get(number)
-        return self._load(number) if inode is None else inode
+        inode = self._cache.get(number) or self._live.get(number) or self._peeked.get(number)
+        if inode is None:
+            if len(self._peeked) >= _MOST_PEEKED:
+                self._peeked.clear()
+            inode = self._peeked[number] = self._load(number)
+        return inode
 
     def _load(self, number: int) -> Inode:
         value = self._store.transaction.get(Table.INODES, id_key(number))
@@ -140,6 +146,7 @@ class InodeTable:
         self._touched.pop(inode.number, None)
         self._cache.pop(inode.number, None)
         self._live.pop(inode.number, None)
+        self._peeked.pop(inode.number, None)
         self._store.transaction.delete(Table.INODES, id_key(inode.number))
         self._store.state.inodes -= 1
 

@@ -4,7 +4,7 @@ import enum
 import stat
 from typing import Final, NamedTuple
 
-from mapfs.filesystem.clock import clamped, now
+from mapfs.filesystem.clock import clamped, now, roughly_now
 from mapfs.filesystem.content import Content, require_file
 from mapfs.filesystem.inode import InodeTable
 from mapfs.filesystem.xattr import XattrTable
@@ -77,10 +77,10 @@ class Metadata:
         policy = self.access_times
         if policy is AccessTimes.NONE or (policy is AccessTimes.FILES and inode.is_directory):
             return
-        time = now()
-        if inode.atime <= max(inode.mtime, inode.ctime) or time - inode.atime >= _RELATIME_NS:
+        is_behind = inode.atime <= max(inode.mtime, inode.ctime)
+        if is_behind or roughly_now() - inode.atime >= _RELATIME_NS:
             self._inodes.edit(inode)
-            inode.atime = time
+            inode.atime = now()
 
 
 def _change_owner(inode: Inode, changes: Changes) -> None:

@@ -6,7 +6,7 @@ from itertools import count, islice
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapfs.filesystem.filesystem import Filesystem
+from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Listed
 from tests.unit.support import ME, ROOT, make, memory_store, names
 
@@ -144,3 +144,25 @@ def test_a_listing_with_inodes_leaves_the_cache_alone(fs: Filesystem) -> None:
     fs._inodes._cache.clear()
     assert len(list(fs.readdirplus(ROOT))) == 3
     assert list(fs._inodes._cache) == [ROOT]
+
+
+def test_a_listing_shows_what_changed_since_the_last_one(fs: Filesystem) -> None:
+    """What it showed before is kept for a while, but only as long as it is true."""
+    numbers = [make(fs, b"%d" % number) for number in range(1100)]
+    fs.commit()
+    fs._inodes._cache.clear()
+
+    def sizes() -> dict[int, int]:
+        return {inode.number: inode.size for _, inode in fs.readdirplus(ROOT, 2)}
+
+    assert sizes() == dict.fromkeys(numbers, 0)
+    fs.write(numbers[0], 0, b"abc")
+    fs.setattr(numbers[-1], Changes(size=7))
+    fs.unlink(ROOT, b"1")
+    fs.forget(numbers.pop(1))
+    expected = dict.fromkeys(numbers, 0) | {numbers[0]: 3, numbers[-1]: 7}
+    assert sizes() == expected
+    fs.commit()
+    fs._inodes._cache.clear()
+    assert sizes() == expected
+    assert fs.inode(numbers[-1]).size == 7

@@ -34,6 +34,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     patched = Clock()
     for module in ("content", "directory", "metadata", "namespace", "xattr"):
         monkeypatch.setattr(f"mapfs.filesystem.{module}.now", patched)
+    monkeypatch.setattr("mapfs.filesystem.metadata.roughly_now", patched)
     return patched
 
 
