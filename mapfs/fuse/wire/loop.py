@@ -101,6 +101,9 @@ class WireTransport:
         self._forgotten: deque[int] = deque()
         self._poll = select.poll()
         self._poll.register(fd, select.POLLIN)
+        self._poll_all = select.poll()
+        for each in (fd, self._syncs.event):
+            self._poll_all.register(each, select.POLLIN)
         self._stop = trio.CancelScope()
         self._reading = trio.CancelScope()
 
@@ -219,7 +222,8 @@ class WireTransport:
         """Look a few times for a request that comes soon; 0 if none does."""
         if self._syncs.is_busy or self._reads.is_busy:
             # Looking would keep the interpreter's lock from the thread that is to answer.
-            self._poll.poll(_POLL_MILLISECONDS)
+            self._poll_all.poll(_POLL_MILLISECONDS)
+            self._syncs.collect()
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
         looks = self._sleep.looks
         while looks > 0 or self._forgotten:

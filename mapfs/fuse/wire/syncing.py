@@ -3,17 +3,18 @@
 Most of what an fsync takes is waiting for the disk. What is left is mostly the way to a worker
 thread through the scheduler and back, so it goes neither way: the loop hands the work to a thread
 that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
-the next turn.
+the next turn; then the loop answers, so that the disk need not wait for that.
 Even that thread is a fifth of an fsync of little (`docs/performance.md`). Where the disk was quick
 the last few times and nobody else asked for anything meanwhile, the loop syncs by itself.
 """
 
 import logging
+import os
 import queue
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
 
@@ -30,8 +31,20 @@ _QUICK_SECONDS: Final = 0.001
 _LONE_SYNCS: Final = 8
 
 
+class _Done(NamedTuple):
+    """What the thread has finished, and for whom."""
+
+    sync: LogSync
+    requests: list[Request]
+    succeeded: bool
+    is_answered: bool
+
+
 class SyncThread:
-    """Makes everything durable by the log. Its methods are for the filesystem's thread."""
+    """Makes everything durable by the log. Its methods are for the filesystem's thread.
+
+    `event` is readable when something is finished that waits for `collect`.
+    """
 
     def __init__(
         self,
@@ -51,7 +64,8 @@ class SyncThread:
         self._is_idle = is_idle
         self._lone = 0
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
-        self._done: tuple[LogSync, bool, list[Request]] | None = None
+        self._done: _Done | None = None
+        self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.is_busy = False
         self._waiting: list[Request] = []
         self._waiting_for_all = False
@@ -98,19 +112,23 @@ class SyncThread:
         """
         if self._done is None:
             return
-        (sync, succeeded, requests), self._done = self._done, None
+        done, self._done = self._done, None
         self.is_busy = False
-        self._committer.end_log_sync(sync, succeeded=succeeded)
+        self._committer.end_log_sync(done.sync, succeeded=done.succeeded)
         waiting, self._waiting = self._waiting, []
-        if waiting or len(requests) > 1:
+        if waiting or len(done.requests) > 1:
             self._lone = 0
         data_only, self._waiting_for_all = not self._waiting_for_all, False
-        if not succeeded:
-            waiting = requests + waiting
+        if not done.succeeded:
+            waiting = done.requests + waiting
         elif not waiting or self._begin(waiting, data_only=data_only):
-            return
+            waiting = []
         for request in waiting:
             self._give_up(request)
+        if not done.is_answered:
+            os.eventfd_read(self.event)
+            if done.succeeded:
+                self._answer_all(done.requests)
 
     def expect_sleep(self) -> None:
         """Collect; what is not done now will be collected by the scheduler when it is."""
@@ -125,8 +143,11 @@ class SyncThread:
         while (work := self._queue.get()) is not _END:
             sync, requests = work
             succeeded = self._sync(sync)
-            self._done = (sync, succeeded, requests)  # before whoever is answered asks again
-            if succeeded:
+            is_answered = succeeded and not self._waiting
+            if not is_answered:
+                os.eventfd_write(self.event, 1)
+            self._done = _Done(sync, requests, succeeded, is_answered)
+            if is_answered:  # `_done` goes before: whoever is answered may ask again
                 self._answer_all(requests)
             if self._must_tell:
                 self._token.run_sync_soon(self.collect)
@@ -152,11 +173,11 @@ class SyncThread:
 
     def close(self) -> None:
         """Wait for what the thread is doing, and end it; what waits for its turn is given up."""
-        if self._thread is None:
-            return
-        self._queue.put(_END)
-        self._thread.join()
-        waiting, self._waiting = self._waiting, []
-        self.collect()
-        for request in waiting:
-            self._give_up(request)
+        if self._thread is not None:
+            self._queue.put(_END)
+            self._thread.join()
+            waiting, self._waiting = self._waiting, []
+            self.collect()
+            for request in waiting:
+                self._give_up(request)
+        os.close(self.event)
