@@ -8,7 +8,7 @@ from struct import pack
 import pytest
 
 from mapfs.filesystem.filesystem import Changes, Filesystem
-from mapfs.fuse.wire import syncing as syncing_module
+from mapfs.fuse.wire import reading, short_waits
 from mapfs.fuse.wire.protocol import Opcode
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.mkfs import StoreOptions, create_store
@@ -122,6 +122,68 @@ def test_what_a_thread_fetched_is_dropped_if_the_pages_may_be_of_another_file(
     play(fs, scenario)
 
 
+@pytest.mark.parametrize(
+    ("short_seconds", "length", "alone", "by_loop"),
+    [
+        (60, 4096, True, True),
+        (0, 4096, True, False),
+        (60, 4097, True, False),
+        (60, 4096, False, False),
+    ],
+    ids=["short", "long the last time", "much", "while others wait"],
+)
+def test_the_loop_does_a_short_cold_read_by_itself(
+    fs, cold, monkeypatch, short_seconds, length, alone, by_loop
+):
+    number, content = cold
+    threads = []
+    fetch = MappedFile.fetch
+
+    def noting(self, offset, target, *, ahead):
+        threads.append(threading.get_ident())
+        fetch(self, offset, target, ahead=ahead)
+
+    monkeypatch.setattr(MappedFile, "fetch", noting)
+    monkeypatch.setattr(reading, "_SMALL_BYTES", 4096)
+    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", short_seconds)
+
+    async def scenario(kernel: Kernel) -> None:
+        for _ in range(short_waits._ENOUGH):
+            await kernel.get(Opcode.READ, read(0, 4096), number)
+        cold_read = kernel.send(Opcode.READ, read(4096, length), number)
+        if not alone:
+            kernel.send(Opcode.STATFS)
+        assert await kernel.answer(cold_read) == (0, content[4096 : 4096 + length])
+
+    play(fs, scenario)
+    assert threading.get_ident() not in threads[:-1]
+    assert (threads[-1] == threading.get_ident()) == by_loop
+
+
+def test_a_cold_read_that_fails_in_the_loop_is_an_error_for_its_caller_alone(fs, cold, monkeypatch):
+    number, content = cold
+    fetch = MappedFile.fetch
+    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", 60)
+    monkeypatch.setattr(short_waits, "_ENOUGH", 0)
+
+    def failing(self, offset, target, *, ahead):
+        assert threading.current_thread() is threading.main_thread()
+        if offset % (2 * PAGE):
+            raise OSError(errno.EIO, "a bad sector")
+        fetch(self, offset, target, ahead=ahead)
+
+    monkeypatch.setattr(MappedFile, "fetch", failing)
+
+    async def scenario(kernel: Kernel) -> None:
+        replies = [await kernel.ask(Opcode.READ, read(at, 8), number) for at in (0, PAGE, 0)]
+        errors = {reply.error for reply in replies}
+        assert errors == {0, errno.EIO}
+        good = [reply.content for reply in replies if not reply.error]
+        assert set(good) <= {content[:8], content[PAGE : PAGE + 8]}
+
+    play(fs, scenario)
+
+
 def test_what_comes_behind_a_file_read_in_order_is_brought_in(fs, monkeypatch):
     number = make(fs, b"f", bytes(4 << 20))
     advised = []
@@ -176,7 +238,7 @@ def test_fsyncs_that_come_together_share_the_work(bundle, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("quick_seconds", "length", "alone", "by_loop"),
+    ("short_seconds", "length", "alone", "by_loop"),
     [
         (60, PAGE, True, True),
         (0, PAGE, True, False),
@@ -186,7 +248,7 @@ def test_fsyncs_that_come_together_share_the_work(bundle, monkeypatch):
     ids=["short", "long the last time", "much", "while others wait"],
 )
 def test_the_loop_does_a_short_sync_by_itself(
-    bundle, monkeypatch, quick_seconds, length, alone, by_loop
+    bundle, monkeypatch, short_seconds, length, alone, by_loop
 ):
     number = make(bundle, b"f")
     threads = []
@@ -197,11 +259,11 @@ def test_the_loop_does_a_short_sync_by_itself(
         return write(self)
 
     monkeypatch.setattr(LogSync, "write", noting)
-    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", quick_seconds)
+    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", short_seconds)
 
     async def scenario(kernel: Kernel) -> None:
         bundle.write(number, 0, b"x" * PAGE)
-        for _ in range(syncing_module._LONE_SYNCS):
+        for _ in range(short_waits._ENOUGH):
             await kernel.get(Opcode.FSYNC, FSYNC, number)
         bundle.write(number, 0, b"y" * length)
         fsync = kernel.send(Opcode.FSYNC, FSYNC, number)
@@ -268,7 +330,7 @@ def test_an_fsync_that_waits_with_an_fdatasync_is_whole(bundle, monkeypatch):
         for unique in waiting:
             assert await kernel.answer(unique) == (0, b"")
 
-    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", 0)
+    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", 0)
     play(bundle, scenario)
     assert whole == [False, True]
 
@@ -277,7 +339,7 @@ def test_an_fsync_that_waits_with_an_fdatasync_is_whole(bundle, monkeypatch):
 @pytest.mark.parametrize("outcome", [False, OSError(errno.EIO, "disk"), RuntimeError("a bug")])
 def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, outcome, by_loop):
     number = make(bundle, b"f", b"data")
-    monkeypatch.setattr(syncing_module, "_QUICK_SECONDS", 60 if by_loop else 0)
+    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", 60 if by_loop else 0)
 
     def write(_):
         if isinstance(outcome, Exception):
@@ -285,7 +347,7 @@ def test_an_fsync_that_the_log_cannot_serve_takes_a_commit(bundle, monkeypatch, 
         return outcome
 
     async def scenario(kernel: Kernel) -> None:
-        for _ in range(syncing_module._LONE_SYNCS):
+        for _ in range(short_waits._ENOUGH):
             await kernel.get(Opcode.FSYNC, FSYNC, number)
         bundle.write(number, 0, b"more")
         monkeypatch.setattr(LogSync, "write", write)

@@ -81,7 +81,11 @@ class WireTransport:
         answers = self._answers = Answers(fd)
         self._answer, self._refuse = answers.send, answers.refuse
         self._reads = ReadThreads(
-            filesystem, answers.send_in_thread, answers.refuse_in_thread, self._read_later
+            filesystem,
+            answers.send_in_thread,
+            answers.refuse_in_thread,
+            self._read_later,
+            self._is_idle,
         )
         self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later, self._is_idle)
         threads = Threads(self._notifications, self._reads, self._syncs)

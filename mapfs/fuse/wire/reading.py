@@ -1,12 +1,14 @@
 """Cold reads, by threads that wait for the disk and answer the kernel themselves.
 
-The loop never waits for a page, so a cold read does not hold up warm ones, and the disk has several
-to do at a time. A file that is read in order has the pages to come brought in ahead.
+So a cold read does not hold up warm ones, and the disk has several to do at a time. A file that is
+read in order has the pages to come brought in ahead. Only for a single program that reads little at
+a time, from a disk that was quick the last few times, the loop itself waits.
 """
 
 import contextlib
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +20,15 @@ from mapfs.filesystem.filesystem import Filesystem
 from mapfs.format.records import Advice
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.request import Request
+from mapfs.fuse.wire.short_waits import ShortWaits
 
 _THREADS: Final = 8
 # Reads of this size come from the kernel's own readahead: somebody reads in order.
 _STREAM_BYTES: Final = 128 << 10
 _AHEAD_BYTES: Final = 8 << 20
 _MOST_STREAMS: Final = 1024
+# The most that the loop itself reads from the disk: less than readahead asks for.
+_SMALL_BYTES: Final = 64 << 10
 
 _Job = Callable[[memoryview], None]
 
@@ -37,15 +42,19 @@ class ReadThreads:
         answer: Callable[[Request, memoryview], None],
         fail: Callable[[Request, Exception], None],
         give_up: Callable[[Request], None],
+        is_idle: Callable[[], bool],
     ) -> None:
-        """`answer` and `fail` are called in a thread.
+        """`answer` and `fail` are called in any thread.
 
         `give_up` is called in the filesystem's for a request that must be served in another way.
+        `is_idle` tells whether no request waits to be read.
         """
         self._filesystem = filesystem
         self._answer = answer
         self._fail = fail
         self._give_up = give_up
+        self._waits = ShortWaits(is_idle)
+        self._buffer = memoryview(bytearray(_SMALL_BYTES))
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         # For each file that is read in order: the byte expected next, and where readahead ends.
@@ -59,8 +68,15 @@ class ReadThreads:
         `ahead` False keeps the host from bringing in more.
         """
         recycled = self._filesystem.recycled
+        serve = partial(self._serve, request, (offset, length), recycled, ahead=ahead)
+        if self._under_way:
+            self._waits.forget()
         self._under_way.add(request.unique)
-        self._put(partial(self._serve, request, (offset, length), recycled, ahead=ahead))
+        if length <= _SMALL_BYTES and self._waits.are_likely:
+            serve(self._buffer)
+            self._waits.check()
+        else:
+            self._put(serve)
 
     @property
     def is_busy(self) -> bool:
@@ -112,6 +128,7 @@ class ReadThreads:
         ahead: bool,
     ) -> None:
         offset, length = run
+        begun = time.perf_counter()
         try:
             self._filesystem.store.backing.fetch(offset, buffer[:length], ahead=ahead)
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
@@ -119,6 +136,7 @@ class ReadThreads:
             return
         finally:
             self._under_way.discard(request.unique)
+            self._waits.add(begun)
         # The file may have been cut meanwhile, and its pages may be another's by now.
         if self._filesystem.recycled == recycled:
             try:

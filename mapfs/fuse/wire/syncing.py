@@ -4,8 +4,8 @@ Most of what an fsync takes is waiting for the disk. What is left is mostly the 
 thread through the scheduler and back, so it goes neither way: the loop hands the work to a thread
 that is always there, and that answers when the disk has. Every fsync that comes meanwhile shares
 the next turn; then the loop answers, so that the disk need not wait for that.
-Even that thread is a fifth of an fsync of little (`docs/performance.md`). Where the disk was quick
-the last few times and nobody else asked for anything meanwhile, the loop syncs by itself.
+Even that thread is a fifth of an fsync of little. Where the disk was quick the last few times and
+nobody else asked for anything meanwhile, the loop syncs by itself.
 """
 
 import logging
@@ -20,15 +20,12 @@ import trio
 
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.wire.request import Request
+from mapfs.fuse.wire.short_waits import ShortWaits
 from mapfs.store.transaction import LogSync
 
 _log = logging.getLogger(__name__)
 
 _END: Final = None
-# A sync that takes no longer holds up nobody more than reading a MiB does.
-_QUICK_SECONDS: Final = 0.001
-# So many in a row, with one program that waits, show that it will be so again.
-_LONE_SYNCS: Final = 8
 
 
 class _Done(NamedTuple):
@@ -61,8 +58,7 @@ class SyncThread:
         self._committer = committer
         self._answer = answer
         self._give_up = give_up
-        self._is_idle = is_idle
-        self._lone = 0
+        self._waits = ShortWaits(is_idle)
         self._queue: queue.SimpleQueue[tuple[LogSync, list[Request]] | None] = queue.SimpleQueue()
         self._done: _Done | None = None
         self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -85,7 +81,7 @@ class SyncThread:
         sync = self._committer.begin_log_sync(data_only=data_only)
         if sync is None:
             return False
-        if self._lone >= _LONE_SYNCS and sync.is_small and self._is_idle():
+        if sync.is_small and self._waits.are_likely:
             return self._sync_here(sync, requests)
         if self._thread is None:
             self._token = trio.lowlevel.current_trio_token()
@@ -98,8 +94,7 @@ class SyncThread:
     def _sync_here(self, sync: LogSync, requests: list[Request]) -> bool:
         sync.is_eager = True
         succeeded = self._sync(sync)
-        if not self._is_idle():  # somebody was held up
-            self._lone = 0
+        self._waits.check()
         if succeeded:
             self._answer_all(requests)
         self._committer.end_log_sync(sync, succeeded=succeeded)
@@ -117,7 +112,7 @@ class SyncThread:
         self._committer.end_log_sync(done.sync, succeeded=done.succeeded)
         waiting, self._waiting = self._waiting, []
         if waiting or len(done.requests) > 1:
-            self._lone = 0
+            self._waits.forget()
         data_only, self._waiting_for_all = not self._waiting_for_all, False
         if not done.succeeded:
             waiting = done.requests + waiting
@@ -160,7 +155,7 @@ class SyncThread:
                 _log.error("fsync could not be answered: %s", error)
 
     def _sync(self, sync: LogSync) -> bool:
-        start = time.perf_counter()
+        begun = time.perf_counter()
         try:
             return sync.write()
         except Exception as error:  # noqa: BLE001 (whatever it is, the thread must go on)
@@ -168,8 +163,7 @@ class SyncThread:
             _log.error("fsync: %s", error, exc_info=not isinstance(error, OSError))
             return False
         finally:
-            is_quick = time.perf_counter() - start < _QUICK_SECONDS
-            self._lone = self._lone + 1 if is_quick else 0
+            self._waits.add(begun)
 
     def close(self) -> None:
         """Wait for what the thread is doing, and end it; what waits for its turn is given up."""
