@@ -13,6 +13,7 @@ from typing import ClassVar, Final
 from benchmark.programs import BenchmarkError, last_lines, run
 
 _PATIENCE_SECONDS: Final = 120
+_SHORT_PATIENCE_SECONDS: Final = 20
 
 
 class Role(Enum):
@@ -116,15 +117,21 @@ class FuseSystem(System):
 
     def abandon(self) -> None:
         super().abandon()
-        if self._daemon is not None:
+        if self._daemon is None:
+            return
+        # It ends the processes that it has, which write below `place` until then.
+        self._daemon.terminate()
+        try:
+            self._wait(_SHORT_PATIENCE_SECONDS)
+        except BenchmarkError:
             self._daemon.kill()
             with contextlib.suppress(BenchmarkError):
                 self._wait()
 
-    def _wait(self) -> None:
+    def _wait(self, seconds: float = _PATIENCE_SECONDS) -> None:
         if self._daemon is not None:
             try:
-                self._daemon.wait(_PATIENCE_SECONDS)
+                self._daemon.wait(seconds)
             except subprocess.TimeoutExpired as error:
                 raise BenchmarkError(f"{self.name} does not end after unmounting") from error
             self._daemon = None
