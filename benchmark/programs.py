@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-_PATIENCE_SECONDS: Final = 900
+_PATIENCE_SECONDS: Final = 300
 _SAID_LINES: Final = 3
 
 
@@ -25,7 +25,7 @@ def run(*words: str | Path | int, **options: Any) -> str:  # noqa: ANN401 (subpr
     """Run a program and return its standard output.
 
     Raises `BenchmarkError` with the last that it said if it cannot be run, fails, or takes longer
-    than a quarter of an hour.
+    than five minutes.
     """
     command = [str(word) for word in words]
     try:

@@ -10,9 +10,12 @@ import pytest
 
 from tests.mount.volume import Volume, mapfs, refusal, wait_until
 
-pytestmark = [pytest.mark.mount, pytest.mark.root]
-
 DEVICE = Path("/dev/cpu_dma_latency")
+pytestmark = [
+    pytest.mark.mount,
+    pytest.mark.root,
+    pytest.mark.skipif(not DEVICE.exists(), reason=f"there is no {DEVICE}"),
+]
 # One for each test, as the kernel has but one device: the lower one counts for the machine.
 LOW, HIGH = 3, 4
 
