@@ -111,7 +111,7 @@ class Placement:
         cold = [
             (where, length)
             for where, length in runs
-            if where is not None and not self._is_cached(where, length)
+            if where is not None and not self._backing.is_loaded(where, length)
         ]
         if inode.advice is not Advice.NORMAL:
             return self._advised_loader(inode, end, cold, is_whole=len(runs) == 1)
@@ -132,8 +132,3 @@ class Placement:
         if inode.advice is Advice.SEQUENTIAL:
             loader.behind = self.store_runs(inode, end, _BEHIND_BYTES)
         return loader
-
-    def _is_cached(self, where: int, length: int) -> bool:
-        start = where - where % PAGE_BYTES
-        pages = pages_for(where + length - start, PAGE_BYTES)
-        return self._backing.cached(start, pages * PAGE_BYTES).resident >= pages

@@ -126,8 +126,11 @@ class Backing(Protocol):
     def prefer_huge_pages(self, offset: int, length: int) -> None:
         """Let the host map bytes with huge pages. Raises `OSError` (EINVAL) if it has none."""
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """Whether whoever reads these bytes need not wait for the host."""
+
     def cached(self, offset: int, length: int) -> CacheStatistics:
-        """What of these bytes is in memory, and dirty, in pages of the machine."""
+        """What of these bytes is in memory, or on its way there, and dirty, in machine pages."""
 
     def resident(self) -> int:
         """The bytes of memory that the whole backing takes in the host's page cache."""
@@ -232,6 +235,11 @@ class MemoryBacking:
 
     def prefer_huge_pages(self, offset: int, length: int) -> None:
         """See `Backing.prefer_huge_pages`."""
+
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """See `Backing.is_loaded`."""
+        del offset, length
+        return True
 
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from mapfs.format.extent import split_at
+from mapfs.format.extent import pages_for, split_at
 from mapfs.format.layout import StoreIdentity
 from mapfs.store.address_space import MappingStatistics, mappings_of
 from mapfs.store.backing import Data
@@ -48,6 +48,8 @@ class MappedFile:
         """Take over `fd`, of which the first `size` bytes are the store."""
         self._fd = fd
         self._page_cache = PageCache(fd)
+        self._byte = bytearray(1)
+        self._nothing = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         self._is_device = stat.S_ISBLK(os.fstat(fd).st_mode)
         self._windows = Windows(fd, size, address_space)
         self._file = SyncedFile(fd)
@@ -191,9 +193,17 @@ class MappedFile:
 
     def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
         """See `Backing.load`."""
-        scratch = memoryview(bytearray(min(length, _LOAD_BYTES)))
-        for start, count in split_at(offset, length, _LOAD_BYTES):
-            self.fetch(start, scratch[:count], ahead=ahead)
+        self._refuse_lost(offset, length)
+        self._file.before_load(offset, length)
+        end = offset + length
+        with self._opened_anew(ahead=ahead) as fd:
+            while offset < end:
+                # Nothing is copied. And as for any reading in order the pages come in large
+                # folios, which posix_fadvise(2) does not give.
+                read = os.sendfile(self._nothing, fd, offset, min(end - offset, _LOAD_BYTES))
+                if read == 0:
+                    raise _too_short()
+                offset += read
 
     def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
         """See `Backing.fetch`."""
@@ -202,17 +212,18 @@ class MappedFile:
         if ahead:
             count = os.preadv(self._fd, [target], offset)
         else:
-            with self._without_readahead() as fd:
+            with self._opened_anew(ahead=False) as fd:
                 count = os.preadv(fd, [target], offset)
         if count < target.nbytes:
-            raise OSError(errno.EIO, "the store file is shorter than it was")
+            raise _too_short()
 
     @contextmanager
-    def _without_readahead(self) -> Iterator[int]:
-        """A descriptor of its own: what posix_fadvise(2) is told of readahead holds for one."""
+    def _opened_anew(self, *, ahead: bool) -> Iterator[int]:
+        """A descriptor of its own: what the kernel knows of readahead it knows of one."""
         fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
+            if not ahead:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
             yield fd
         finally:
             os.close(fd)
@@ -260,6 +271,19 @@ class MappedFile:
         if self.lost and self.lost.touches(offset, length):
             raise OSError(errno.EIO, "bytes of the store that could not be written")
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        """See `Backing.is_loaded`."""
+        start = offset - offset % PAGE_BYTES
+        pages = pages_for(offset + length - start, PAGE_BYTES)
+        if self.cached(start, pages * PAGE_BYTES).resident < pages:
+            return False
+        # Pages on their way from the disk count as cached; the last one comes last.
+        try:
+            os.preadv(self._fd, (self._byte,), offset + length - 1, os.RWF_NOWAIT)
+        except OSError as error:
+            return error.errno != errno.EAGAIN  # EOPNOTSUPP: this host cannot tell
+        return True
+
     def cached(self, offset: int, length: int) -> CacheStatistics:
         """See `Backing.cached`."""
         return self._page_cache.statistics(offset, length)
@@ -286,7 +310,12 @@ class MappedFile:
         self._windows.drop_all()
         self._pins.close()
         self._writeback.close()
+        os.close(self._nothing)
         os.close(self._fd)
+
+
+def _too_short() -> OSError:
+    return OSError(errno.EIO, "the store file is shorter than it was")
 
 
 def _widened(offset: int, length: int, boundary: int) -> Run:

@@ -100,6 +100,9 @@ class RecordingBacking:
     def prefer_huge_pages(self, offset: int, length: int) -> None:
         self._inner.prefer_huge_pages(offset, length)
 
+    def is_loaded(self, offset: int, length: int) -> bool:
+        return self._inner.is_loaded(offset, length)
+
     def cached(self, offset: int, length: int) -> CacheStatistics:
         return self._inner.cached(offset, length)
 

@@ -1,7 +1,7 @@
 """Cold reads, by threads that wait for the disk and answer the kernel themselves.
 
-So a cold read does not hold up warm ones, and the disk has several to do at a time. A file that is
-read in order has the pages to come brought in ahead. Only for a single program that reads little at
+So a cold read does not hold up warm ones, and the disk has several to do at a time. Of a file that
+is read in order others bring in the pages to come. Only for a single program that reads little at
 a time, from a disk that was quick the last few times, the loop itself waits.
 """
 
@@ -23,9 +23,13 @@ from mapfs.fuse.wire.request import Request
 from mapfs.fuse.wire.short_waits import ShortWaits
 
 _THREADS: Final = 8
+# They wait for much at a time: whoever waits for a page must not wait for them.
+_AHEAD_THREADS: Final = 2
 # Reads of this size come from the kernel's own readahead: somebody reads in order.
 _STREAM_BYTES: Final = 128 << 10
-_AHEAD_BYTES: Final = 8 << 20
+# How far: so many times as much as was read in order so far, whoever wants the beginning alone.
+_AHEAD_TIMES: Final = 4
+_AHEAD_BYTES: Final = 32 << 20
 _MOST_STREAMS: Final = 1024
 # The most that the loop itself reads from the disk: less than readahead asks for.
 _SMALL_BYTES: Final = 64 << 10
@@ -55,10 +59,11 @@ class ReadThreads:
         self._give_up = give_up
         self._waits = ShortWaits(is_idle)
         self._buffer = memoryview(bytearray(_SMALL_BYTES))
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        # For each file that is read in order: the byte expected next, and where readahead ends.
-        self._streams: dict[int, tuple[int, int]] = {}
+        self._readers = _Threads("mapfs-read", _THREADS)
+        self._ahead = _Threads("mapfs-ahead", _AHEAD_THREADS)
+        # For each file that is read in order: where that began, the byte expected next, and where
+        # readahead ends.
+        self._streams: dict[int, tuple[int, int, int]] = {}
         self._under_way: set[int] = set()
         self._stale: deque[Request] = deque()
 
@@ -76,7 +81,8 @@ class ReadThreads:
             serve(self._buffer)
             self._waits.check()
         else:
-            self._put(serve)
+            self._token = trio.lowlevel.current_trio_token()
+            self._readers.put(serve)
 
     @property
     def is_busy(self) -> bool:
@@ -89,34 +95,22 @@ class ReadThreads:
         is_sequential = advice is Advice.SEQUENTIAL
         if advice is Advice.RANDOM or (size < _STREAM_BYTES and not is_sequential):
             return
-        expected, ahead = self._streams.get(nodeid, (0, 0))
+        begun, expected, ahead = self._streams.get(nodeid, (0, 0, 0))
         end = offset + size
-        most = 2 * _AHEAD_BYTES if is_sequential else _AHEAD_BYTES
         if offset != expected:
-            ahead = 0
+            begun, ahead = offset, 0
+        most = (
+            2 * _AHEAD_BYTES if is_sequential else min(_AHEAD_BYTES, _AHEAD_TIMES * (end - begun))
+        )
         if (offset == expected or is_sequential) and end + most // 2 > ahead:
             start = max(end, ahead)
             ahead = end + most
             runs = self._filesystem.store_runs(nodeid, start, ahead - start)
             if runs:
-                self._put(partial(self._advise, runs))
+                self._ahead.put(partial(self._load, runs))
         if len(self._streams) >= _MOST_STREAMS:
             self._streams.clear()
-        self._streams[nodeid] = (end, ahead)
-
-    def _put(self, job: _Job) -> None:
-        if not self._threads:
-            self._token = trio.lowlevel.current_trio_token()
-            for number in range(_THREADS):
-                thread = threading.Thread(target=self._run, name=f"mapfs-read-{number}")
-                self._threads.append(thread)
-                thread.start()
-        self._queue.put(job)
-
-    def _run(self) -> None:
-        buffer = memoryview(bytearray(MAX_WRITE_BYTES))
-        while (job := self._queue.get()) is not None:
-            job(buffer)
+        self._streams[nodeid] = (begun, end, ahead)
 
     def _serve(
         self,
@@ -151,16 +145,52 @@ class ReadThreads:
         while self._stale:
             self._give_up(self._stale.popleft())
 
-    def _advise(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
+    def _load(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
         del buffer
         with contextlib.suppress(OSError):  # whoever reads hears of it
             for offset, length in runs:
-                self._filesystem.store.backing.advise(offset, length)
+                self._filesystem.store.backing.load(offset, length)
 
     def close(self) -> None:
         """Wait for what the threads are doing, and end them."""
+        self._ahead.drop()
+        for threads in (self._ahead, self._readers):
+            threads.close()
+        self._collect()
+
+
+class _Threads:
+    """Threads that do jobs in the order in which they are put; each has a buffer to lend."""
+
+    def __init__(self, name: str, count: int) -> None:
+        self._name = name
+        self._count = count
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def put(self, job: _Job) -> None:
+        """Have a job done; the first starts the threads."""
+        if not self._threads:
+            for number in range(self._count):
+                thread = threading.Thread(target=self._run, name=f"{self._name}-{number}")
+                self._threads.append(thread)
+                thread.start()
+        self._queue.put(job)
+
+    def _run(self) -> None:
+        buffer = memoryview(bytearray(MAX_WRITE_BYTES))
+        while (job := self._queue.get()) is not None:
+            job(buffer)
+
+    def drop(self) -> None:
+        """Forget the jobs that have not begun."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+
+    def close(self) -> None:
+        """Wait until all jobs are done, and end the threads."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
             thread.join()
-        self._collect()
