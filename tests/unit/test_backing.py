@@ -111,6 +111,7 @@ def test_what_was_loaded_is_cached(backing: Backing) -> None:
     found = backing.cached(0, 8192)
     assert isinstance(found, CacheStatistics)
     assert found.resident == 2
+    assert backing.is_loaded(5, 8187)
 
 
 def test_the_room_on_the_host(backing: Backing, tmp_path: Path) -> None:

@@ -11,7 +11,12 @@ import pytest
 from mapfs.store import mapped_file, writeback
 from mapfs.store.address_space import MappingStatistics
 from mapfs.store.mapped_file import MappedFile
-from mapfs.store.syscalls import FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, fallocate
+from mapfs.store.syscalls import (
+    FALLOC_FL_PUNCH_HOLE,
+    FALLOC_FL_ZERO_RANGE,
+    CacheStatistics,
+    fallocate,
+)
 from mapfs.store.windows import DEFAULT_WINDOW_BYTES, window_size
 
 MIB = 1 << 20
@@ -314,6 +319,51 @@ def test_cached_counts_dirty_pages(open_mapped: Callable[..., MappedFile]) -> No
         assert found.dirty == 3
         mapped.sync()
         assert mapped.cached(MIB, 16384).dirty == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "is_loaded"),
+    [(errno.EAGAIN, False), (errno.EOPNOTSUPP, True)],
+    ids=["still on their way", "a host that cannot tell"],
+)
+def test_pages_that_are_cached_may_yet_have_to_come(
+    open_mapped: Callable[..., MappedFile],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    *,
+    is_loaded: bool,
+) -> None:
+    mapped = open_mapped()
+    mapped.write(0, b"x" * 8192)
+    asked: list[int] = []
+
+    def preadv(_fd: int, _into: object, offset: int, flags: int) -> int:
+        assert flags == os.RWF_NOWAIT
+        asked.append(offset)
+        raise OSError(code, "not now")
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert mapped.is_loaded(100, 8000) == is_loaded
+    assert asked == [8099], "the last one comes last"
+    monkeypatch.setattr(mapped, "cached", lambda *_: CacheStatistics(1, None))
+    assert not mapped.is_loaded(100, 8000)
+    assert len(asked) == 1
+
+
+def test_loading_one_page_brings_in_no_more_if_that_is_not_wanted(
+    open_mapped: Callable[..., MappedFile],
+) -> None:
+    mapped = open_mapped()
+    mapped.write(0, b"x" * (4 * MIB))
+    mapped.sync()
+    mapped.drop(0, 4 * MIB)
+    if mapped.cached(0, 4 * MIB).resident:
+        pytest.skip("a host that keeps its pages")
+    mapped.load(MIB, 4096, ahead=False)
+    assert mapped.cached(0, 4 * MIB).resident == 1
+    mapped.load(MIB, 3 * MIB)
+    assert mapped.cached(MIB, 3 * MIB).resident == 3 * MIB // 4096
+    assert not mapped.is_loaded(0, 4 * MIB)
 
 
 def test_clean_pages_leave_memory_though_a_window_maps_them(
