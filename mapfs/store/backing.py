@@ -99,6 +99,9 @@ class Backing(Protocol):
     def fetch(self, offset: int, target: memoryview, *, ahead: bool = True) -> None:
         """Fill `target` with bytes from `offset` on. As `load` otherwise."""
 
+    def read_ahead(self, offset: int, length: int) -> None:
+        """Bring much into memory, in order, and wait for it. As `load` otherwise."""
+
     def advise(self, offset: int, length: int) -> None:
         """Begin to bring bytes into memory, without waiting for them where the host can."""
 
@@ -214,6 +217,9 @@ class MemoryBacking:
         """See `Backing.fetch`."""
         del ahead
         target[:] = memoryview(self._bytes)[offset : offset + target.nbytes]
+
+    def read_ahead(self, offset: int, length: int) -> None:
+        """See `Backing.read_ahead`."""
 
     def advise(self, offset: int, length: int) -> None:
         """See `Backing.advise`."""

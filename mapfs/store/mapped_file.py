@@ -193,13 +193,21 @@ class MappedFile:
 
     def load(self, offset: int, length: int, *, ahead: bool = True) -> None:
         """See `Backing.load`."""
+        scratch = memoryview(bytearray(min(length, _LOAD_BYTES)))
+        for start, count in split_at(offset, length, _LOAD_BYTES):
+            self.fetch(start, scratch[:count], ahead=ahead)
+
+    def read_ahead(self, offset: int, length: int) -> None:
+        """See `Backing.read_ahead`.
+
+        Nothing is copied. As for any reading in order the pages come in large folios, which
+        posix_fadvise(2) does not give.
+        """
         self._refuse_lost(offset, length)
         self._file.before_load(offset, length)
         end = offset + length
-        with self._opened_anew(ahead=ahead) as fd:
+        with self._opened_anew() as fd:
             while offset < end:
-                # Nothing is copied. And as for any reading in order the pages come in large
-                # folios, which posix_fadvise(2) does not give.
                 read = os.sendfile(self._nothing, fd, offset, min(end - offset, _LOAD_BYTES))
                 if read == 0:
                     raise _too_short()
@@ -212,18 +220,17 @@ class MappedFile:
         if ahead:
             count = os.preadv(self._fd, [target], offset)
         else:
-            with self._opened_anew(ahead=False) as fd:
+            with self._opened_anew() as fd:
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
                 count = os.preadv(fd, [target], offset)
         if count < target.nbytes:
             raise _too_short()
 
     @contextmanager
-    def _opened_anew(self, *, ahead: bool) -> Iterator[int]:
+    def _opened_anew(self) -> Iterator[int]:
         """A descriptor of its own: what the kernel knows of readahead it knows of one."""
         fd = os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if not ahead:
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
             yield fd
         finally:
             os.close(fd)

@@ -100,6 +100,9 @@ class RecordingBacking:
     def prefer_huge_pages(self, offset: int, length: int) -> None:
         self._inner.prefer_huge_pages(offset, length)
 
+    def read_ahead(self, offset: int, length: int) -> None:
+        self._inner.read_ahead(offset, length)
+
     def is_loaded(self, offset: int, length: int) -> bool:
         return self._inner.is_loaded(offset, length)
 

@@ -361,7 +361,7 @@ def test_loading_one_page_brings_in_no_more_if_that_is_not_wanted(
         pytest.skip("a host that keeps its pages")
     mapped.load(MIB, 4096, ahead=False)
     assert mapped.cached(0, 4 * MIB).resident == 1
-    mapped.load(MIB, 3 * MIB)
+    mapped.read_ahead(MIB, 3 * MIB)
     assert mapped.cached(MIB, 3 * MIB).resident == 3 * MIB // 4096
     assert not mapped.is_loaded(0, 4 * MIB)
 

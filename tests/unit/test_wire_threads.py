@@ -189,7 +189,7 @@ def test_what_comes_behind_a_file_read_in_order_is_brought_in(fs, monkeypatch):
     number = make(fs, b"f", bytes(4 << 20))
     rest = (4 << 20) - (1 << 18)
     loaded = []
-    monkeypatch.setattr(MappedFile, "load", lambda _, *run: loaded.append(run))
+    monkeypatch.setattr(MappedFile, "read_ahead", lambda _, *run: loaded.append(run))
 
     def brought_in() -> int:
         return sum(length for _, length in loaded)

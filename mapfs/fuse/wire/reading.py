@@ -107,7 +107,7 @@ class ReadThreads:
             ahead = end + most
             runs = self._filesystem.store_runs(nodeid, start, ahead - start)
             if runs:
-                self._ahead.put(partial(self._load, runs))
+                self._ahead.put(partial(self._read_ahead, runs))
         if len(self._streams) >= _MOST_STREAMS:
             self._streams.clear()
         self._streams[nodeid] = (begun, end, ahead)
@@ -145,11 +145,11 @@ class ReadThreads:
         while self._stale:
             self._give_up(self._stale.popleft())
 
-    def _load(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
+    def _read_ahead(self, runs: list[tuple[int, int]], buffer: memoryview) -> None:
         del buffer
         with contextlib.suppress(OSError):  # whoever reads hears of it
             for offset, length in runs:
-                self._filesystem.store.backing.load(offset, length)
+                self._filesystem.store.backing.read_ahead(offset, length)
 
     def close(self) -> None:
         """Wait for what the threads are doing, and end them."""
