@@ -52,8 +52,8 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
     with process(command, stderr=subprocess.PIPE) as running:
         wait_until(lambda: str(tmp_path) in _mapfs_mounts(), "mapfs to be mounted")
         running.send_signal(signal.SIGINT)
-        running.wait(timeout=60)
-    assert running.returncode == 130
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
     assert list(tmp_path.iterdir()) == []
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
 
