@@ -1,10 +1,11 @@
 """The directory that holds everything a run makes, and taking it away again."""
 
+import os
 import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -24,11 +25,21 @@ def workspace(parent: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
+        _end_children()
         for mountpoint in _mounts_below(path):
             run("umount", "--lazy", mountpoint)
         if _mounts_below(path):
             raise BenchmarkError(f"something is still mounted below {path}")
         shutil.rmtree(path)
+
+
+def _end_children() -> None:
+    """End what was just being started when Ctrl-C came: nobody knows of it, and it writes."""
+    own = os.getpid()
+    for pid in map(int, Path(f"/proc/{own}/task/{own}/children").read_text().split()):
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def _end(signum: int, _: FrameType | None) -> None:
