@@ -78,11 +78,17 @@ def test_a_cold_read_holds_up_nothing(fs, cold, monkeypatch):
     play(fs, scenario)
 
 
-def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monkeypatch):
+@pytest.mark.parametrize("by_loop", [False, True], ids=["in a thread", "in the loop"])
+def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monkeypatch, by_loop):
     number, content = cold
     errors = [OSError(errno.EIO, "bad sector"), ValueError("a bug")]
+    threads = []
+    if by_loop:
+        monkeypatch.setattr(short_waits, "_SHORT_SECONDS", 60)
+        monkeypatch.setattr(short_waits, "_ENOUGH", 0)
 
     def failing(self, offset, target, *, ahead):
+        threads.append(threading.get_ident())
         raise errors.pop()
 
     async def scenario(kernel: Kernel) -> None:
@@ -93,6 +99,7 @@ def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monke
         assert await kernel.get(Opcode.READ, read(0, 10), number) == content[:10]
 
     play(fs, scenario)
+    assert [thread == threading.get_ident() for thread in threads] == [by_loop, by_loop]
 
 
 def test_what_a_thread_fetched_is_dropped_if_the_pages_may_be_of_another_file(
@@ -159,30 +166,6 @@ def test_the_loop_does_a_short_cold_read_by_itself(
     play(fs, scenario)
     assert threading.get_ident() not in threads[:-1]
     assert (threads[-1] == threading.get_ident()) == by_loop
-
-
-def test_a_cold_read_that_fails_in_the_loop_is_an_error_for_its_caller_alone(fs, cold, monkeypatch):
-    number, content = cold
-    fetch = MappedFile.fetch
-    monkeypatch.setattr(short_waits, "_SHORT_SECONDS", 60)
-    monkeypatch.setattr(short_waits, "_ENOUGH", 0)
-
-    def failing(self, offset, target, *, ahead):
-        assert threading.current_thread() is threading.main_thread()
-        if offset % (2 * PAGE):
-            raise OSError(errno.EIO, "a bad sector")
-        fetch(self, offset, target, ahead=ahead)
-
-    monkeypatch.setattr(MappedFile, "fetch", failing)
-
-    async def scenario(kernel: Kernel) -> None:
-        replies = [await kernel.ask(Opcode.READ, read(at, 8), number) for at in (0, PAGE, 0)]
-        errors = {reply.error for reply in replies}
-        assert errors == {0, errno.EIO}
-        good = [reply.content for reply in replies if not reply.error]
-        assert set(good) <= {content[:8], content[PAGE : PAGE + 8]}
-
-    play(fs, scenario)
 
 
 def test_what_comes_behind_a_file_read_in_order_is_brought_in(fs, monkeypatch):

@@ -103,11 +103,8 @@ class WireTransport:
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._sleep = Sleep(fd, CpuLatency(options.cpu_latency))
         self._forgotten: deque[int] = deque()
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
-        self._poll_all = select.poll()
-        for each in (fd, self._syncs.event):
-            self._poll_all.register(each, select.POLLIN)
+        self._poll = _polling(fd)
+        self._poll_all = _polling(fd, self._syncs.event)
         self._stop = trio.CancelScope()
         self._reading = trio.CancelScope()
 
@@ -390,6 +387,14 @@ class WireTransport:
                 self._filesystem.forget(nodeid)
         except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
             _log.exception("forget of inode %d failed", nodeid)
+
+
+def _polling(*fds: int) -> select.poll:
+    """What tells whether one of them is readable."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return poll
 
 
 def _is_end(error: OSError) -> bool:
