@@ -18,7 +18,7 @@ _MAPFS_OPTIONS: Final[dict[str, list[str]]] = {
     "mapfs": [],
     "mapfs-pyfuse3": ["--transport=pyfuse3"],
     "mapfs-writethrough": ["--cache=writethrough"],
-    "mapfs-awake": ["--cpu-latency=0"],
+    "mapfs-halting": ["--cpu-latency=off"],
 }
 SYSTEM_NAMES: Final = [*_OTHERS, *_MAPFS_OPTIONS]
 

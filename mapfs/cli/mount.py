@@ -43,7 +43,7 @@ _MESSAGE_BYTES: Final = 4096
 @click.option(
     "--cpu-latency",
     metavar="MICROSECONDS",
-    help="The most that processors may take to wake up while requests come. (-o cpu_latency=…)",
+    help="How long processors may take to wake up while requests come, or off. (-o cpu_latency=…)",
 )
 @click.option(
     "--xattrs",
@@ -158,7 +158,7 @@ def _check_cpu_latency(options: "MountOptions") -> None:
     from mapfs.fuse import cpu_latency
     from mapfs.fuse.options import Transport
 
-    if options.cpu_latency is None:
+    if options.cpu_latency in (None, cpu_latency.NO_BOUND):
         return
     if options.transport is Transport.PYFUSE3:
         raise UsageError("cpu_latency needs the transport wire")

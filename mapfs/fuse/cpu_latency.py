@@ -2,9 +2,10 @@
 
 A program that waits for an answer leaves its processor idle. One of a virtual machine is then given
 back to the host, and to get it again can take longer than the request (`docs/performance.md`).
-The bound holds for all processors of the machine. Hence it is set only if that is asked for, and
-only while one request follows the other.
-See Documentation/power/pm_qos_interface.rst in the kernel's sources.
+The bound holds for all processors of the machine. Hence it is set only while one request follows
+the other, and without being asked for only where that is worth most and costs least.
+See Documentation/power/pm_qos_interface.rst and Documentation/virt/guest-halt-polling.rst in the
+kernel's sources.
 """
 
 import logging
@@ -19,8 +20,15 @@ _log = logging.getLogger(__name__)
 
 _DEVICE: Final = Path("/dev/cpu_dma_latency")
 _MICROSECONDS: Final = struct.Struct("=i")
-# PM_QOS_CPU_LATENCY_DEFAULT_VALUE (linux/pm_qos.h): as good as none.
-_NO_BOUND: Final = _MICROSECONDS.pack(2_000_000_000)
+# PM_QOS_CPU_LATENCY_DEFAULT_VALUE (linux/pm_qos.h), microseconds: as good as none.
+NO_BOUND: Final = 2_000_000_000
+_LIFTED: Final = _MICROSECONDS.pack(NO_BOUND)
+
+# How processors of this machine idle. "haltpoll" is the driver of virtual machines, in which one
+# that halts is given back to the host, and one that polls takes no deeper sleep from another.
+_DRIVER: Final = Path("/sys/devices/system/cpu/cpuidle/current_driver")
+# One processor is the daemon's, one the program's: no more than these may poll for nothing.
+_FEW_PROCESSORS: Final = 4
 
 
 def check() -> None:
@@ -30,15 +38,16 @@ def check() -> None:
 
 
 class CpuLatency:
-    """A bound in microseconds that is set and lifted as requests come; None is none, ever.
+    """A bound in microseconds that is set and lifted as requests come; `NO_BOUND` is none, ever.
 
-    The kernel lifts it when the process ends.
+    None is what suits the machine. The kernel lifts the bound when the process ends.
     """
 
     def __init__(self, microseconds: int | None) -> None:
         """Do not set it yet. What cannot be had is logged: a mount goes on without."""
-        self._fd = None if microseconds is None else _opened()
-        self._bound = _MICROSECONDS.pack(microseconds or 0)
+        bound = _default() if microseconds is None else microseconds
+        self._fd = None if bound == NO_BOUND else _opened()
+        self._bound = _MICROSECONDS.pack(bound)
         self.is_set = False
 
     def set(self) -> None:
@@ -50,7 +59,7 @@ class CpuLatency:
     def lift(self) -> None:
         """Let processors take their time again."""
         if self._fd is not None and self.is_set:
-            os.write(self._fd, _NO_BOUND)
+            os.write(self._fd, _LIFTED)
             self.is_set = False
 
     def close(self) -> None:
@@ -66,3 +75,13 @@ def _opened() -> int | None:
     except OSError as error:
         _log.warning("%s: %s", _DEVICE, error.strerror)
         return None
+
+
+def _default() -> int:
+    """0 in a small virtual machine, if this process may set it; otherwise `NO_BOUND`."""
+    try:
+        driver = _DRIVER.read_text().strip()
+    except OSError:
+        return NO_BOUND
+    is_small = (os.cpu_count() or 1) <= _FEW_PROCESSORS
+    return 0 if driver == "haltpoll" and is_small and os.access(_DEVICE, os.W_OK) else NO_BOUND

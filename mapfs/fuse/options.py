@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from mapfs.errors import UsageError
 from mapfs.filesystem.filesystem import AccessTimes, Listing
+from mapfs.fuse.cpu_latency import NO_BOUND
 from mapfs.sizes import parse_size
 
 # Flags of mount(2), by the option that sets or clears them.
@@ -89,7 +90,8 @@ class Address(NamedTuple):
 class MountOptions:
     """How a filesystem is mounted.
 
-    `commit` is seconds, `address_space` bytes, `cpu_latency` microseconds; None is no bound.
+    `commit` is seconds, `address_space` bytes, where None is no bound. `cpu_latency` is
+    microseconds; None is what suits the machine (`mapfs.fuse.cpu_latency`).
     """
 
     flags: int = 0
@@ -149,11 +151,13 @@ def _seconds(value: str) -> float:
     raise ValueError("must be a number of seconds above 0, and at most 3600")
 
 
-def _microseconds(value: str) -> int:
+def _cpu_latency(value: str) -> int:
+    if value == "off":
+        return NO_BOUND
     with contextlib.suppress(ValueError):
         if 0 <= (number := int(value)) <= _MOST_CPU_LATENCY:
             return number
-    raise ValueError(f"must be a number of microseconds from 0 to {_MOST_CPU_LATENCY}")
+    raise ValueError(f"must be off, or a number of microseconds from 0 to {_MOST_CPU_LATENCY}")
 
 
 def _address(value: str) -> Address:
@@ -177,7 +181,7 @@ _OURS: Final[dict[str, Callable[[MountOptions, str], MountOptions]]] = {
     "cache=": lambda options, value: replace(options, cache=Cache(value)),
     "metrics=": lambda options, value: replace(options, metrics=_address(value)),
     "commit=": lambda options, value: replace(options, commit=_seconds(value)),
-    "cpu_latency=": lambda options, value: replace(options, cpu_latency=_microseconds(value)),
+    "cpu_latency=": lambda options, value: replace(options, cpu_latency=_cpu_latency(value)),
     "address_space=": lambda options, value: replace(options, address_space=_address_space(value)),
     "transport=": lambda options, value: replace(options, transport=Transport(value)),
     "xattrs=": lambda options, value: replace(options, listing=Listing(value)),

@@ -16,6 +16,7 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(not DEVICE.exists(), reason=f"there is no {DEVICE}"),
 ]
+DRIVER = Path("/sys/devices/system/cpu/cpuidle/current_driver")
 # One for each test, as the kernel has but one device: the lower one counts for the machine.
 LOW, HIGH = 3, 4
 
@@ -32,6 +33,15 @@ def bound_of(device: int) -> int:
     (value,) = unpack("=i", os.pread(device, 4, 0))
     assert isinstance(value, int)
     return value
+
+
+def is_small_virtual_machine() -> bool:
+    return DRIVER.exists() and DRIVER.read_text() == "haltpoll\n" and (os.cpu_count() or 1) <= 4
+
+
+def opened_by(pid: int, path: Path) -> bool:
+    links = Path(f"/proc/{pid}/fd").iterdir()
+    return any(os.readlink(link) == str(path) for link in links)
 
 
 def ask(path: Path) -> None:
@@ -51,6 +61,26 @@ def test_processors_may_sleep_again_once_nothing_is_asked(volume: Volume, device
     for _ in range(2):
         wait_until(is_bounded, "the bound is set while a program asks")
         wait_until(lambda: bound_of(device) != LOW, "the bound is lifted")
+
+
+@pytest.mark.skipif(not is_small_virtual_machine(), reason="not a small virtual machine")
+def test_a_small_virtual_machine_keeps_awake_while_a_program_asks(
+    volume: Volume, device: int
+) -> None:
+    mnt = volume.mount()
+    (mnt / "file").write_text("asked for")
+
+    def is_bounded() -> bool:
+        ask(mnt / "file")
+        return bound_of(device) == 0
+
+    assert opened_by(volume.daemon, DEVICE)
+    wait_until(is_bounded, "the bound is set while a program asks")
+
+
+def test_off_leaves_the_processors_alone(volume: Volume) -> None:
+    volume.mount("--cpu-latency", "off")
+    assert not opened_by(volume.daemon, DEVICE)
 
 
 def test_it_ends_with_a_worker_that_is_killed(volume: Volume, device: int) -> None:

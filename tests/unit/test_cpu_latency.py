@@ -1,5 +1,6 @@
 """The bound for how long processors may take to wake up: set while requests come, then lifted."""
 
+import os
 from pathlib import Path
 from struct import pack
 
@@ -9,12 +10,12 @@ import trio
 from mapfs.errors import MountError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse import cpu_latency
-from mapfs.fuse.cpu_latency import CpuLatency
+from mapfs.fuse.cpu_latency import NO_BOUND, CpuLatency
 from mapfs.fuse.options import MountOptions
 from mapfs.fuse.wire.protocol import Opcode
 from tests.unit.wire_kernel import Kernel, play
 
-NO_BOUND = pack("=i", 2_000_000_000)
+LIFTED = pack("=i", 2_000_000_000)
 MANY = 70
 
 
@@ -42,16 +43,55 @@ def test_it_is_written_once_until_it_changes(device):
     latency.set()
     latency.close()
     latency.set()
-    assert written(device) == pack("=i", 7) + NO_BOUND + pack("=i", 7)
+    assert written(device) == pack("=i", 7) + LIFTED + pack("=i", 7)
 
 
 def test_without_a_bound_the_device_is_left_alone(monkeypatch):
     monkeypatch.setattr(cpu_latency, "_DEVICE", None)
-    latency = CpuLatency(None)
+    latency = CpuLatency(NO_BOUND)
     latency.set()
     assert not latency.is_set
     latency.lift()
     latency.close()
+
+
+@pytest.mark.parametrize(
+    ("driver", "processors", "expected"),
+    [
+        ("haltpoll", 2, pack("=i", 0)),
+        ("haltpoll", 4, pack("=i", 0)),
+        ("haltpoll", 5, b""),
+        ("intel_idle", 2, b""),
+        (None, 2, b""),
+    ],
+)
+def test_unasked_it_is_for_small_virtual_machines(
+    device: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    driver: str | None,
+    processors: int,
+    expected: bytes,
+) -> None:
+    current = tmp_path / "current_driver"
+    if driver:
+        current.write_text(f"{driver}\n")
+    monkeypatch.setattr(cpu_latency, "_DRIVER", current)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    latency = CpuLatency(None)
+    latency.set()
+    assert written(device) == expected
+
+
+def test_unasked_a_device_that_is_missing_is_no_news(device, tmp_path, monkeypatch, caplog):
+    current = tmp_path / "current_driver"
+    current.write_text("haltpoll\n")
+    monkeypatch.setattr(cpu_latency, "_DRIVER", current)
+    device.unlink()
+    latency = CpuLatency(None)
+    latency.set()
+    assert not latency.is_set
+    assert not caplog.text
 
 
 def test_a_device_that_is_missing_is_refused_at_mount_and_logged_later(device, caplog):
@@ -73,13 +113,13 @@ def test_it_is_set_while_requests_come_and_lifted_when_none_do(fs: Filesystem, d
         for _ in range(2):
             await ask_until_set(kernel)
             await trio.sleep(0.1)
-            assert written(device).endswith(NO_BOUND)
+            assert written(device).endswith(LIFTED)
 
     async def ask_until_set(kernel: Kernel) -> None:
-        while written(device)[-4:] in (b"", NO_BOUND):
+        while written(device)[-4:] in (b"", LIFTED):
             for _ in range(MANY):
                 kernel.send(Opcode.GETATTR, bytes(16))
             await kernel.get(Opcode.GETATTR, bytes(16))
 
     play(fs, scenario, MountOptions(cpu_latency=0))
-    assert written(device)[:16] == 2 * (pack("=i", 0) + NO_BOUND)
+    assert written(device)[:16] == 2 * (pack("=i", 0) + LIFTED)

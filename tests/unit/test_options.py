@@ -7,6 +7,7 @@ import pytest
 from mapfs.errors import UsageError
 from mapfs.filesystem.filesystem import AccessTimes, Listing
 from mapfs.fuse import options as options_module
+from mapfs.fuse.cpu_latency import NO_BOUND
 from mapfs.fuse.options import (
     MS_DIRSYNC,
     MS_NOATIME,
@@ -66,6 +67,7 @@ def test_values() -> None:
         cpu_latency=0,
     )
     assert said.with_text("acl").acl
+    assert said.with_text("cpu_latency=off").cpu_latency == NO_BOUND
 
 
 @pytest.mark.parametrize("value", list(Listing))
@@ -106,6 +108,7 @@ def test_access_times(text: str, policy: AccessTimes) -> None:
         "cpu_latency=10001",
         "cpu_latency=0.5",
         "cpu_latency",
+        "cpu_latency=on",
         "xattrs=never",
         "allow_other=1",
     ],
