@@ -29,11 +29,12 @@ def command(*, mountpoint: Path) -> None:
     mount = mount_at(mountpoint)
     if mount is None:
         raise MountError(f"{mountpoint}: no mapfs is mounted there")
-    _unmount(mount.mountpoint)
     bundle = Bundle(mount.source)
+    was_served = bundle.is_complete and bundle.holder is not None
+    _unmount(mount.mountpoint)
     if bundle.is_complete:
         bundle.wait_for_lock()
-        _commit_log(mount.source)
+        _commit_log(mount.source, was_served=was_served)
 
 
 def _unmount(mountpoint: Path) -> None:
@@ -47,10 +48,11 @@ def _unmount(mountpoint: Path) -> None:
     return unmount(mountpoint)
 
 
-def _commit_log(store: Path) -> None:
+def _commit_log(store: Path, *, was_served: bool) -> None:
     """Commit what the daemon could not: it was killed, or there was no space for its last commit.
 
-    The log holds what it had answered. Raises what keeps this from being written now.
+    The log holds what it had answered, but not bytes that were written over others: what opening
+    after a death makes durable. Raises what keeps this from being written now.
     """
     from mapfs.filesystem.filesystem import Filesystem
     from mapfs.store.opening import open_store
@@ -58,7 +60,7 @@ def _commit_log(store: Path) -> None:
     try:
         with contextlib.closing(open_store(store, read_only=True)) as opened:
             is_committed, lost_data = not opened.replayed.is_needed, opened.lost_data
-        if not is_committed:
+        if not (is_committed and was_served):
             Filesystem(open_store(store)).close()
     except StoreInUseError:
         return  # Mounted again already: whoever did that has read the log.

@@ -29,6 +29,8 @@ from mapfs.store.writeback import LEAST_BYTES
 
 MAX_FILE_BYTES: Final = (1 << 63) - 1
 _COPY_BYTES: Final = 1 << 20
+# Of more than this it is asked first whether there can be so much.
+_MANY_BYTES: Final = 64 << 20
 
 
 class Content:
@@ -46,6 +48,7 @@ class Content:
         self._advisor = advisor
         self._backing = store.backing
         self._page_size = store.page_size
+        self._many_pages = _MANY_BYTES // store.page_size
         self._inodes = inodes
         self._extents = extents
         self._runs = placement.runs
@@ -130,6 +133,8 @@ class Content:
         holes = self._holes(inode, first, end)
         if holes:
             self._store.require_room()
+            if end - first > self._many_pages:
+                self._store.allocator.require_pages(sum(count for _, count in holes))
         taken: list[tuple[int, Extent]] = []
         try:
             for page, count in holes:
@@ -268,6 +273,7 @@ class Content:
         self._resized(inode, inode.size)  # pages may have been added behind the end
         self._zero_runs(inode, offset, end)
         self.allocate(inode, offset, length, keep_size=keep_size)
+        inode.mtime = inode.ctime
 
     def _checked_range(self, offset: int, length: int) -> int:
         if offset < 0 or length <= 0:

@@ -46,7 +46,7 @@ class ExtendedAttributes(Durability):
         `keep_setgid` False is for an ACL set by somebody outside the file's group. Advice depends
         on who gives it; call what `advice_work` returns behind it.
         """
-        self.store.require_room()
+        self.store.require_room(len(value))
         inode = self._inodes.get(number)
         if name == ADVICE and is_advisable(inode):
             self._advisor.set(inode, value, flags, caller)

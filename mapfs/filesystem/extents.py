@@ -32,10 +32,13 @@ class ExtentMap:
         found = self._at_or_before(inode, page)
         if found is None or found.end <= page:
             return None
-        if len(self._last) >= _MOST_REMEMBERED:
+        self._remember(inode, found)
+        return found
+
+    def _remember(self, inode: int, found: Mapping) -> None:
+        if len(self._last) >= _MOST_REMEMBERED and inode not in self._last:
             self._last.clear()
         self._last[inode] = found
-        return found
 
     def _at(self, inode: int, page: int) -> Mapping | None:
         """The extent that begins with `page`."""
@@ -99,7 +102,7 @@ class ExtentMap:
             page, extent = before.page, Extent(before.start, before.count + extent.count)
             added = 0
         self._transaction.put(Table.EXTENTS, pair_key(inode, page), pack_extent(extent))
-        self._last[inode] = Mapping(page, *extent)
+        self._remember(inode, Mapping(page, *extent))
         return added
 
     def remove(

@@ -199,7 +199,7 @@ class Filesystem(ExtendedAttributes):
     @logged
     def symlink(self, parent: int, name: bytes, target: bytes, caller: Caller) -> Inode:
         """A new symbolic link to `target`."""
-        self.store.require_room()
+        self.store.require_room(len(target))
         mode = stat.S_IFLNK | 0o777
         return self._names.create(self._place(parent, name), mode, caller, target=target)
 
@@ -343,10 +343,7 @@ class Filesystem(ExtendedAttributes):
     def statfs(self) -> Statistics:
         """How full the filesystem is: never more free than the host can back."""
         store = self.store
-        free = store.allocator.free_pages + store.allocator.growth_pages
-        host = store.backing.host_free()
-        if host is not None:
-            free = min(free, store.allocator.reserved_pages + host // store.page_size)
+        free = store.allocator.available_pages
         used = store.state.allocated_pages
         return Statistics(store.page_size, used + free, free, store.state.inodes, free)
 

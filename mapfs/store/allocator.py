@@ -93,6 +93,18 @@ class Allocator:
         """Free pages that the host has set blocks aside for already."""
         return sum(run.count for run in self._runs.values())
 
+    @property
+    def available_pages(self) -> int:
+        """Pages that may still be allocated: never more than the host can back."""
+        free = self.free_pages + self.growth_pages
+        host = self._backing.host_free()
+        return free if host is None else min(free, self.reserved_pages + host // self._page_size)
+
+    def require_pages(self, count: int) -> None:
+        """Raise `NoSpaceError` if there cannot be so many, before any work is done for them."""
+        if count > self.available_pages:
+            raise NoSpaceError(f"{count} pages are more than the store or its host has")
+
     def prepared_bytes(self, offset: int) -> int:
         """How many bytes from `offset` on, in the store file, are zeros that nobody has yet."""
         page, within = divmod(offset, self._page_size)

@@ -36,6 +36,8 @@ _LEAST_CHECKED_LEVEL: Final = 3
 # What a changed record takes of the catalog's file when it is committed, as a rule: it, its share
 # of a page that is half full, and as much for the inode that changes with it.
 _RECORD_BYTES: Final = 2048
+# And a large value, for each of its bytes: it takes whole pages, and begins in one.
+_LARGE_TIMES: Final = 2
 # Blocks of the host kept behind the catalog's end, so that what makes space can be committed when
 # the host has none left: a quarter of the catalog, within these bounds.
 _LEAST_RESERVE_BYTES: Final = 1 << 20
@@ -63,7 +65,7 @@ class Catalog:
             _check(path, thorough=thorough)
         with _explaining(path):
             self._environment = lmdb.open(
-                os.fspath(path),
+                os.fsencode(path),
                 map_size=_MAP_BYTES,
                 subdir=False,
                 max_dbs=len(Table),
@@ -169,13 +171,15 @@ class Catalog:
             self.is_tight = False
         self._reserved = end
 
-    def require_room(self, records: int) -> None:
+    def require_room(self, records: int, large_bytes: int) -> None:
         """Raise unless the host has blocks for so many changed records besides the reserve.
 
+        `large_bytes` is what there is of large values in them.
         A system call only for every few hundred records, and while the host refuses. Raises
         `OSError` (ENOSPC, EDQUOT).
         """
-        needed = self._end + self._reserve_bytes // 2 + records * _RECORD_BYTES
+        changed = records * _RECORD_BYTES + large_bytes * _LARGE_TIMES
+        needed = self._end + self._reserve_bytes // 2 + changed
         if self._fd >= 0 and self._reserved < needed:
             self._set_aside(self._end, needed + self._reserve_bytes // 2)
 

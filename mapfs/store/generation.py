@@ -20,6 +20,8 @@ class Generation:
         self._keys: list[SortedList[bytes]] = [SortedList() for _ in Table]
         self.freed: list[Extent] = []
         self.data_written = False
+        # Bytes of values that take pages of the catalog for themselves.
+        self.large_bytes = 0
 
     def __bool__(self) -> bool:
         """Whether there is anything to commit."""
@@ -55,3 +57,4 @@ class Generation:
             mine.update(theirs)
         self.freed = list(chain(self.freed, newer.freed))
         self.data_written |= newer.data_written
+        self.large_bytes += newer.large_bytes

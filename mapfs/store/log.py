@@ -119,11 +119,21 @@ class IntentLog:
         half = self._half(start)
         if half is not None and half.generation > durable and self._counting(half):
             return
+        if half is None or half.boot_id != self._boot_id:
+            self._erase_frames(start)
         header = pack_half(self._boot_id, self._uuid, generation)
         self._view[start : start + HALF_HEADER_BYTES] = header
         self._generation = generation
         self._offset = start + HALF_HEADER_BYTES
         self._end = start + requests_offset(HALF_BYTES)
+
+    def _erase_frames(self, start: int) -> None:
+        """Before a half gets the id of this boot: what an earlier one left may not count by it.
+
+        Frames of the same generation may be there, whole, though the header is older on the disk.
+        """
+        frames = slice(start + HALF_HEADER_BYTES, start + requests_offset(HALF_BYTES))
+        self._view[frames] = bytes(frames.stop - frames.start)
 
     def mark_failed(self, *, failed: bool = True) -> None:
         """Note that bytes that the log refers to may not be on the store's disk, or are again.

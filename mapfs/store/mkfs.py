@@ -1,5 +1,6 @@
 """Making a store: the files of a bundle, and the records of an empty filesystem."""
 
+import errno
 import os
 import stat
 import time
@@ -51,6 +52,8 @@ class StoreOptions:
         least = HEADER_BYTES + _LEAST_DATA_PAGES * self.page_size
         if self.limit < least:
             raise UsageError(f"size {self.limit}: a store needs at least {least} bytes")
+        if self.limit > _MOST_BYTES:
+            raise UsageError(f"size {self.limit}: no file is larger than {_MOST_BYTES} bytes")
         return Superblock(
             uuid.uuid4().bytes, self.page_size, self.limit // self.page_size, time.time_ns()
         )
@@ -72,6 +75,8 @@ def create_store(
 
 def _create(bundle: Bundle, superblock: Superblock, backing: Path | None, *, force: bool) -> None:
     _refuse_to_overwrite(bundle, backing, force=force)
+    if backing is not None and backing.is_block_device():
+        _require_fits(backing, superblock)
     with ExitStack() as undo:
         _make_directory(bundle, undo)
         lock = bundle.take_lock(exclusive=True)
@@ -94,10 +99,34 @@ def _refuse_to_overwrite(bundle: Bundle, backing: Path | None, *, force: bool) -
             raise StoreExistsError(f"{bundle.path} exists (overwrite a store with --force)")
         if not bundle.is_complete:
             raise StoreExistsError(f"{bundle.path} exists and is not a mapfs store: not touched")
-    if backing is not None and _is_mapped(backing):
+    if backing is None:
+        return
+    if _is_mapped(backing):
         raise StoreInUseError(f"{backing} is mapped by a process")
-    if backing is not None and _has_content(backing) and not force:
+    _require_unused(backing)
+    if _has_content(backing) and not force:
         raise StoreExistsError(f"{backing} is not empty (overwrite it with --force)")
+
+
+def _require_unused(path: Path) -> None:
+    """Raise `StoreInUseError` for a device that is mounted, or that others are made of.
+
+    Such have it for themselves (O_EXCL in open(2)), of which flock(2) knows nothing.
+    """
+    if not path.is_block_device():
+        return
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise StoreInUseError(f"{path} is in use: mounted, or part of another device") from error
+
+
+def _require_fits(device: Path, superblock: Superblock) -> None:
+    size = default_limit(device)
+    if size < superblock.limit_pages * superblock.page_size:
+        raise UsageError(f"{device} holds {size} bytes, less than --size")
 
 
 def _has_content(path: Path) -> bool:
@@ -140,15 +169,11 @@ def _remove_bundle(bundle: Bundle) -> None:
 
 
 def _make_store_file(path: Path, superblock: Superblock) -> Superblock:
-    """Write the superblocks; the limit of a store on a device is what the device holds."""
+    """Write the superblocks."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         lock_file(fd, path.resolve(), exclusive=True)
-        if stat.S_ISBLK(os.fstat(fd).st_mode):
-            size = os.lseek(fd, 0, os.SEEK_END)
-            if size < superblock.limit_pages * superblock.page_size:
-                raise UsageError(f"{path.resolve()} holds {size} bytes, less than --size")
-        else:
+        if stat.S_ISREG(os.fstat(fd).st_mode):
             os.ftruncate(fd, 0)
             os.ftruncate(fd, _pages_at_first(path, superblock) * superblock.page_size)
         for offset in COPY_OFFSETS:

@@ -42,7 +42,7 @@ def _open(bundle: Bundle, *, read_only: bool, address_space: int | None, thoroug
     with ExitStack() as undo:
         lock = bundle.take_lock(exclusive=not read_only)
         undo.callback(os.close, lock)
-        fd = os.open(bundle.store, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
+        fd = _open_storage(bundle.store, read_only=read_only)
         close_store = undo.enter_context(ExitStack())
         close_store.callback(os.close, fd)
         lock_file(fd, bundle.store.resolve(), exclusive=not read_only)
@@ -67,6 +67,14 @@ def _open(bundle: Bundle, *, read_only: bool, address_space: int | None, thoroug
         )
         undo.pop_all()
         return store
+
+
+def _open_storage(path: Path, *, read_only: bool) -> int:
+    """The store file; of a device that is written nobody else may have a file system on it."""
+    flags = os.O_RDONLY if read_only else os.O_RDWR
+    if path.is_block_device() and not read_only:
+        flags |= os.O_EXCL
+    return os.open(path, flags | os.O_CLOEXEC)
 
 
 def _open_catalog(path: Path, *, read_only: bool, thorough: bool) -> Catalog:

@@ -174,12 +174,14 @@ class Store:
         if self.log is not None and not self.read_only:
             self.log.forget_requests()
 
-    def require_room(self) -> None:
+    def require_room(self, value_bytes: int = 0) -> None:
         """Before anything that makes the catalog larger: raise if the host may be too full for it.
 
+        `value_bytes` is how much is to be put beside names and numbers.
         Raises `OSError` (ENOSPC, EDQUOT). What makes space does not ask: a reserve is kept for it.
         """
-        self.catalog.require_room(self.transaction.changes)
+        large_bytes = self.transaction.large_bytes + value_bytes
+        self.catalog.require_room(self.transaction.changes, large_bytes)
 
     def next_id(self) -> int:
         """A number that was never used before, for an inode or a directory cookie."""

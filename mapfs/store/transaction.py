@@ -19,6 +19,8 @@ from mapfs.store.log import IntentLog
 
 # What a disk writes in the time that it takes to hand the work to a thread and back.
 _SMALL_BYTES: Final = 256 << 10
+# LMDB gives such a value pages of its own.
+_LARGE_BYTES: Final = 1024
 
 # Records in order; None stands for a record that a newer layer deletes.
 Changed: TypeAlias = Iterator[tuple[bytes, bytes]] | Iterator[tuple[bytes, bytes | None]]
@@ -174,6 +176,11 @@ class Transaction:
         return len(self._running)
 
     @property
+    def large_bytes(self) -> int:
+        """Bytes of large values that were put since the last `freeze`."""
+        return self._running.large_bytes
+
+    @property
     def is_dirty(self) -> bool:
         """Whether anything is not yet durable, a commit under way not counted."""
         return bool(self._running)
@@ -194,6 +201,8 @@ class Transaction:
         if self._unlogged is not None:
             self._unlogged.append((table, key, value))
         self._running.tables[table][key] = value
+        if len(value) > _LARGE_BYTES:
+            self._running.large_bytes += len(value)
 
     def delete(self, table: Table, key: bytes) -> None:
         """Remove `key`, which need not exist."""

@@ -207,6 +207,42 @@ def test_names_that_could_not_be_committed_are_refused(on_host: Volume) -> None:
 
 @pytest.mark.mount
 @pytest.mark.root
+@pytest.mark.parametrize("kind", ["attributes", "links"])
+def test_large_values_that_could_not_be_committed_are_refused(on_host: Volume, kind: str) -> None:
+    mapfs("mkfs", on_host.store, "--size", "1G")
+    mnt = on_host.mount("--commit", "3600")
+    for number in range(3):
+        (mnt / f"{number}").write_bytes(bytes(MIB))
+    run("sync", "-f", mnt)
+    filler = fill_up(on_host.store.parent)
+    made = []
+
+    def make(name: str) -> None:
+        if kind == "links":
+            (mnt / f"link{name}").symlink_to("t" * 4095)
+        else:
+            (mnt / name).touch()
+            os.setxattr(mnt / name, "user.large", bytes(60_000))
+
+    for number in range(3, 3000):
+        if code := code_of(lambda number=number: make(f"{number}")):
+            break
+        made.append(number)
+    assert code == errno.ENOSPC, f"{len(made)} were taken on a full host"
+    assert fsync_directory(mnt) == 0
+    (mnt / "0").unlink()
+    assert fsync_directory(mnt) == 0, "what makes space cannot be committed"
+    filler.unlink()
+    mnt = on_host.remount()
+    for number in made:
+        if kind == "links":
+            assert os.readlink(mnt / f"link{number}") == "t" * 4095
+        else:
+            assert os.getxattr(mnt / f"{number}", "user.large") == bytes(60_000)
+
+
+@pytest.mark.mount
+@pytest.mark.root
 def test_mkfs_and_mount_on_a_full_host(on_host: Volume) -> None:
     mapfs("mkfs", on_host.store, "--size", "1G")
     filler = fill_up(on_host.store.parent)

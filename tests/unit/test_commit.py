@@ -101,6 +101,20 @@ def test_everything_survives_a_daemon_that_dies(fs: Filesystem, bundle: Path) ->
     fs.close()
 
 
+def test_what_was_written_over_before_a_death_is_synced_when_the_store_is_opened(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = make(fs, b"file", b"old" * 2000)
+    settle(fs)
+    fs.write(number, 0, b"new", stamp=False)  # over bytes that are there: nothing to log
+    syncs = []
+    sync = MappedFile.sync
+    monkeypatch.setattr(MappedFile, "sync", lambda self: (syncs.append(1), sync(self)))
+    fs = die(fs, bundle)
+    assert syncs
+    fs.close()
+
+
 def test_a_daemon_may_die_in_a_commit(fs: Filesystem, bundle: Path) -> None:
     make(fs, b"one", b"1")
     fs.begin_commit()
@@ -147,6 +161,22 @@ def test_a_log_of_another_boot_is_not_replayed(
     fs = open_fs(bundle)
     assert names(fs) == [b"kept"]
     assert_sound(fs)
+    fs = die(fs, bundle)
+    assert names(fs) == [b"kept"], "not after a death in this boot either"
+    fs.close()
+
+
+def test_frames_of_another_boot_do_not_go_on_behind_new_ones(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (b"a", b"b", b"c"):
+        make(fs, name, b"1")
+    fs.store.close()
+    monkeypatch.setattr("mapfs.store.log._boot_id", lambda: bytes(16))
+    fs = open_fs(bundle)
+    make(fs, b"x", b"1")  # frames as long as those that were there
+    fs = die(fs, bundle)
+    assert names(fs) == [b"x"]
     fs.close()
 
 

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 
 from mapfs.errors import FileTooBigError, NoSpaceError, NoSuchOffsetError
+from mapfs.filesystem import extents
 from mapfs.filesystem.content import MAX_FILE_BYTES
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.store.mapped_file import MappedFile
@@ -267,6 +268,14 @@ def test_zero_range(fs: Filesystem, number: int, keep: int) -> None:
     assert content(fs, number) == b"x" * 100 + bytes(size(fs, number) - 100)
 
 
+@pytest.mark.parametrize("keep", [0, KEEP])
+def test_zeroing_a_range_sets_the_times(fs: Filesystem, number: int, keep: int) -> None:
+    fs.write(number, 0, b"x" * PAGE)
+    fs.setattr(number, Changes(mtime=1))
+    fs.fallocate(number, ZERO | keep, 0, PAGE)
+    assert fs.inode(number).mtime == fs.inode(number).ctime > 1
+
+
 def test_zero_range_of_a_full_store(sized: Sized) -> None:
     fs = sized(16)
     number = make(fs, b"f", b"x" * 16 * PAGE)
@@ -286,6 +295,25 @@ def test_bad_ranges(fs: Filesystem, number: int, mode: int, offset: int, length:
 
 
 # No space
+
+
+@pytest.mark.parametrize("mode", [0, KEEP, ZERO])
+def test_more_than_there_can_be_is_refused_before_the_store_grows(
+    fs: Filesystem, number: int, mode: int
+) -> None:
+    before = fs.store.state.store_pages
+    with pytest.raises(NoSpaceError):
+        fs.fallocate(number, mode, 0, 1 << 50)
+    assert fs.store.state.store_pages == before
+
+
+def test_what_is_remembered_of_extents_is_bounded(
+    fs: Filesystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extents, "_MOST_REMEMBERED", 4)
+    for each in range(10):
+        make(fs, b"%d" % each, b"x")
+        assert len(fs._extents._last) <= 4
 
 
 def test_no_space_leaves_the_file_alone(sized: Sized) -> None:
