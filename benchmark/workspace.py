@@ -17,10 +17,13 @@ def workspace(parent: Path) -> Iterator[Path]:
     """A directory in `parent`, gone at the end, also on Ctrl-C and SIGTERM.
 
     Whatever is still mounted in it is unmounted first. Raises `BenchmarkError` if that fails;
-    then nothing is removed.
+    then nothing is removed. The same if it cannot be made.
     """
     signal.signal(signal.SIGTERM, _end)
-    path = Path(tempfile.mkdtemp(prefix="mapfs-bench-", dir=parent)).resolve()
+    try:
+        path = Path(tempfile.mkdtemp(prefix="mapfs-bench-", dir=parent)).resolve()
+    except OSError as error:
+        raise BenchmarkError(f"{parent}: {error.strerror}") from error
     path.chmod(0o755)  # PostgreSQL runs as another user
     try:
         yield path

@@ -82,7 +82,7 @@ class DaemonError(MountError):
     @classmethod
     def from_message(cls, message: bytes) -> "DaemonError":
         """The error in a `CODE TEXT`; nothing was said by a process that was killed."""
-        code, _, text = message.decode(errors="replace").partition(" ")
+        code, _, text = message.decode(errors="surrogateescape").partition(" ")
         return cls(text or "the daemon ended before the mount was ready", int(code or 1))
 
 

@@ -1,12 +1,13 @@
 """Sizes as people write them: bytes, or with a suffix K, M, G, T or P of 1024."""
 
 import re
+from decimal import Decimal
 from typing import Final
 
 _UNITS: Final = "KMGTP"
 _WORDS: Final = ("byte", "KiB", "MiB", "GiB", "TiB")
 _SIZE: Final = re.compile(
-    rf"(?:(\d+)B?|(\d+(?:\.\d+)?)\s*([{_UNITS}])(?:iB|B)?)", re.IGNORECASE | re.ASCII
+    rf"(?:(\d{{1,20}})B?|(\d{{1,20}}(?:\.\d+)?)\s*([{_UNITS}])(?:iB|B)?)", re.IGNORECASE | re.ASCII
 )
 
 
@@ -18,7 +19,7 @@ def parse_size(text: str) -> int:
     plain, number, unit = match.groups()
     if plain:
         return int(plain)
-    return int(float(number) * 1024 ** (_UNITS.index(unit.upper()) + 1))
+    return int(Decimal(number) * 1024 ** (_UNITS.index(unit.upper()) + 1))
 
 
 def format_size(size: int) -> str:

@@ -10,8 +10,11 @@ _ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def ended_by_exception() -> Iterator[None]:
-    """Have a signal that asks for the end raise `KeyboardInterrupt`. For the main thread."""
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _ENDING}
+    """Have a signal that asks for the end raise `KeyboardInterrupt`. For the main thread.
+
+    What is ignored stays so: nohup(1) has it so, and a shell for what is in the background.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in _handled()}
     try:
         yield
     finally:
@@ -28,7 +31,7 @@ def uninterrupted() -> Iterator[None]:
     came: list[int] = []
     before = {
         number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in _ENDING
+        for number in _handled()
     }
     try:
         yield
@@ -37,6 +40,10 @@ def uninterrupted() -> Iterator[None]:
             signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
+
+
+def _handled() -> list[signal.Signals]:
+    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def ignore_interrupts() -> None:

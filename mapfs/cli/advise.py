@@ -43,19 +43,20 @@ def command(*, words: tuple[str, ...], recursive: bool, show: bool, as_json: boo
     mapfs advise --show mnt/models/*
     """
     advice, names = (None, words) if show or as_json else _split(words)
-    paths = [path for name in names for path in _expanded(Path(name), recursive=recursive)]
+    walk = _Walk(recursive=recursive)
+    paths = [path for name in names for path in walk.expanded(Path(name))]
     # Elsewhere it would be an attribute like any other.
     mounted = {mount.device for mount in mapfs_mounts()}
     if advice is not None:
         failed = [path for path in paths if not _set(path, advice, mounted)]
-        return int(bool(failed))
+        return int(bool(failed) or walk.has_failed)
     found = {os.fspath(path): word for path in paths if (word := _get(path, mounted)) is not None}
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         for name, word in found.items():
             click.echo(f"{word:<12}{printable(name)}")
-    return int(len(found) < len(paths))
+    return int(len(found) < len(paths) or walk.has_failed)
 
 
 def _split(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
@@ -70,16 +71,34 @@ def _split(words: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
     return first, tuple(rest)
 
 
-def _expanded(top: Path, *, recursive: bool) -> Iterator[Path]:
-    """The path, and with `recursive` the files and directories below it."""
-    yield top
-    if not recursive or top.is_symlink():
-        return
-    for directory, names, files in os.walk(top):
-        for name in (*sorted(names), *sorted(files)):
-            path = Path(directory, name)
-            if stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR):
-                yield path
+class _Walk:
+    """Finds what to advise; what cannot be read is told, and noted in `has_failed`."""
+
+    def __init__(self, *, recursive: bool) -> None:
+        self._recursive = recursive
+        self.has_failed = False
+
+    def expanded(self, top: Path) -> Iterator[Path]:
+        """The path, and if recursive the files and directories below it."""
+        yield top
+        if not self._recursive or top.is_symlink() or not top.is_dir():
+            return
+        for directory, names, files in os.walk(top, onerror=self._note):
+            for name in (*sorted(names), *sorted(files)):
+                path = Path(directory, name)
+                if self._is_advised(path):
+                    yield path
+
+    def _is_advised(self, path: Path) -> bool:
+        try:
+            return stat.S_IFMT(path.lstat().st_mode) in (stat.S_IFREG, stat.S_IFDIR)
+        except OSError as error:
+            self._note(error)
+            return False
+
+    def _note(self, error: OSError) -> None:
+        self.has_failed = True
+        _complain(Path(os.fsdecode(error.filename)), error)
 
 
 def _set(path: Path, advice: str, mounted: set[int]) -> bool:

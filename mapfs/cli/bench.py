@@ -122,12 +122,12 @@ def claims_command(
     from mapfs.claims.machine import facts
     from mapfs.claims.measuring import measured
     from mapfs.claims.report import as_json as results_as_json
+    from mapfs.whole_file import checked_target
 
     if size < _LEAST_BYTES:
         raise click.BadParameter("it must be 16M at least", param_hint="--size")
-    for option, path in (("--html", html), ("--svg", svg)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise click.BadParameter(f"{path.parent} is no directory", param_hint=option)
+    for path in filter(None, (html, svg)):
+        checked_target(path)  # a run takes minutes: better now than at its end
     settings = Settings(size, repeat, _page_size(store))
     described = facts(store.absolute().parent, settings)
     with (
@@ -135,11 +135,11 @@ def claims_command(
         ground_beside(store, settings, step) as ground,
     ):
         results = list(measured(claims, ground, begin))
-    _write(results, described, html, svg)
     if as_json:
         click.echo(results_as_json(results, described))
     else:
         _print_table(results)
+    _write(results, described, html, svg)
     return int(not all(each.figures for one in results for each in one.findings))
 
 
@@ -148,11 +148,12 @@ def _write(
 ) -> None:
     from mapfs.claims.page import as_html
     from mapfs.claims.plot import overview, standalone
+    from mapfs.whole_file import write_whole
 
     if html is not None:
-        html.write_text(as_html(results, described), encoding="utf-8")
+        write_whole(html, as_html(results, described))
     if svg is not None:
-        svg.write_text(standalone(overview(results)), encoding="utf-8")
+        write_whole(svg, standalone(overview(results)))
 
 
 def _page_size(store: Path) -> int:

@@ -13,6 +13,7 @@ import click
 from mapfs.cli.completion import places
 from mapfs.cli.terminal import complain, console
 from mapfs.errors import MapfsError
+from mapfs.names import printable
 
 _ROWS = {
     "stored": "stored_bytes",
@@ -105,7 +106,7 @@ def _print_table(described: Mapping[str, object]) -> None:
 
     from mapfs.sizes import format_size
 
-    click.echo(described["path"])
+    click.echo(printable(str(described["path"])))
     table = Table(box=None)
     table.add_column("")
     table.add_column("size", justify="right")

@@ -14,6 +14,7 @@ from mapfs.cli.completion import stores
 from mapfs.cli.output import STANDARD_OUTPUT
 from mapfs.cli.terminal import complain, progress
 from mapfs.errors import DamagedStoreError, MapfsError
+from mapfs.names import printable
 
 if TYPE_CHECKING:
     from mapfs.filesystem.finding import Finding
@@ -79,12 +80,13 @@ class _Report:
 
     def checked(self, path: Path, count: int) -> None:
         """End the report of a check."""
-        click.echo(f"{path}: {f'{count} errors' if count else 'clean'}")
+        click.echo(f"{printable(str(path))}: {f'{count} errors' if count else 'clean'}")
 
     def repaired(self, path: Path, count: int, left: "Iterable[Finding]") -> int:
         """End the report of a repair; returns how many errors are left."""
         lasting = sum(1 for _ in left)
-        click.echo(f"{path}: {count} errors, {f'{lasting} left' if lasting else 'all corrected'}")
+        outcome = f"{lasting} left" if lasting else "all corrected"
+        click.echo(f"{printable(str(path))}: {count} errors, {outcome}")
         return lasting
 
 

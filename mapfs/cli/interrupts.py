@@ -21,8 +21,12 @@ class Interrupts:
 
     @contextlib.contextmanager
     def caught(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP here; in the main thread only."""
-        before = {each: signal.signal(each, self._note) for each in _SIGNALS}
+        """Handle SIGINT, SIGTERM and SIGHUP here; in the main thread only.
+
+        What is ignored stays so: nohup(1) has it so, and a shell for what is in the background.
+        """
+        handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+        before = {each: signal.signal(each, self._note) for each in handled}
         try:
             yield
         finally:

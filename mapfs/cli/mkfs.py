@@ -7,6 +7,7 @@ import click
 from mapfs.cli.completion import one_of
 from mapfs.cli.parameters import SIZE
 from mapfs.format.totals import WHAT_IF_SIZES
+from mapfs.names import printable
 
 
 @click.command("mkfs")
@@ -44,6 +45,5 @@ def command(
         page_size=machine_page_size() if page_size is None else page_size,
     )
     create_store(store, options, backing=backing, force=force)
-    click.echo(
-        f"{store}: up to {format_size(options.limit)}, pages of {format_size(options.page_size)}"
-    )
+    most, page = format_size(options.limit), format_size(options.page_size)
+    click.echo(f"{printable(str(store))}: up to {most}, pages of {page}")

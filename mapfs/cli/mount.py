@@ -26,7 +26,7 @@ _MESSAGE_BYTES: Final = 4096
 @click.argument(
     "paths", nargs=-1, required=True, metavar="[STORE] MNT", shell_complete=store_then_directory
 )
-@click.option("-o", "options", default="", metavar="OPTIONS", help="The usual comma list.")
+@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="The usual comma list.")
 @click.option("--ephemeral", type=SIZE, help="Instead of STORE: in memory, up to this size.")
 @click.option("--read-only", is_flag=True, help="Never write a byte. (-o ro)")
 @click.option("--allow-other", is_flag=True, help="Let other users in. (-o allow_other)")
@@ -69,7 +69,7 @@ _MESSAGE_BYTES: Final = 4096
 def command(
     *,
     paths: tuple[str, ...],
-    options: str,
+    options: tuple[str, ...],
     ephemeral: int | None,
     foreground: bool,
     log: Path | None,
@@ -84,14 +84,17 @@ def command(
     mapfs mount data.mapfs mnt --read-only -o noatime
     mapfs mount --ephemeral 1G mnt
     """
-    words = ",".join(filter(None, [options, *_as_options(switches)]))
-    if len(paths) != (1 if ephemeral else 2):
+    words = ",".join(filter(None, [*options, *_as_options(switches)]))
+    is_ephemeral = ephemeral is not None
+    if len(paths) != (1 if is_ephemeral else 2):
         raise UsageError(
             "--ephemeral takes a mount point only"
-            if ephemeral
+            if is_ephemeral
             else "give a store and a mount point"
         )
-    store = None if ephemeral else Path(paths[0])
+    if foreground and log:
+        raise UsageError("--foreground logs to standard error: leave --log out")
+    store = None if is_ephemeral else Path(paths[0])
     mount_store(store, Path(paths[-1]), words, ephemeral=ephemeral, foreground=foreground, log=log)
 
 
@@ -243,7 +246,9 @@ def _run_daemon(daemon: Daemon, writer: int) -> int:
             logging.getLogger(__name__).log(logging.ERROR, "%s", error, exc_info=not known)
         else:
             text = str(error) if known else f"{type(error).__name__}: {error}"
-            os.write(writer, f"{exit_code} {text}".encode()[:_MESSAGE_BYTES])
+            os.write(
+                writer, f"{exit_code} {text}".encode(errors="surrogateescape")[:_MESSAGE_BYTES]
+            )
         return exit_code
 
 

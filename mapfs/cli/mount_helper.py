@@ -16,7 +16,7 @@ from mapfs.cli.mount import mount_store
 @click.command("mount.fuse.mapfs")
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("mountpoint", type=click.Path(path_type=Path))
-@click.option("-o", "options", default="", metavar="OPTIONS", help="The usual comma list.")
+@click.option("-o", "options", multiple=True, metavar="OPTIONS", help="The usual comma list.")
 @click.option("-t", "kind", help="The filesystem type, which mount(8) may repeat.")
 @click.option("-s", "sloppy", is_flag=True, help="Ignored.")
 @click.option("-f", "fake", is_flag=True, help="Do everything but mount.")
@@ -26,7 +26,7 @@ def command(
     *,
     store: Path,
     mountpoint: Path,
-    options: str,
+    options: tuple[str, ...],
     kind: str | None,
     sloppy: bool,
     fake: bool,
@@ -40,7 +40,7 @@ def command(
     """
     del kind, sloppy, no_mtab, verbose
     if not fake:
-        mount_store(store, mountpoint, options)
+        mount_store(store, mountpoint, ",".join(options))
 
 
 def main() -> None:

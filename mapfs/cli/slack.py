@@ -148,7 +148,7 @@ def command(*, path: Path, **given: Any) -> int:  # noqa: ANN401 (what Wanted ha
     wanted = Wanted(**given)
     wanted.check()
     if wanted.html is not None:
-        from mapfs.report.html import checked_target
+        from mapfs.whole_file import checked_target
 
         checked_target(wanted.html)  # now, and not after a long walk
     with _source(path, one_filesystem=wanted.one_file_system) as source, _Progress() as progress:

@@ -12,6 +12,7 @@ import click
 
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
+from mapfs.mounts import mapfs_mounts
 from mapfs.names import printable
 
 _NAME_WIDTH: Final = 23  # that of fs.slack_prealloc_bytes and its like
@@ -59,11 +60,11 @@ def describe(path: Path, *, extents: bool = False) -> dict[str, Any]:
     Raises `OSError`, and `MapfsError` if the path is not on a mapfs.
     """
     found = path.lstat()
+    if found.st_dev not in {mount.device for mount in mapfs_mounts()}:
+        raise MapfsError("not on a mapfs")
     described = {"path": os.fspath(path), **_of_stat(found)}
     if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
         groups = {group: _attributes(path, group) for group in ("file", "dir", "fs")}
-        if groups["file"] is None and groups["dir"] is None:
-            raise MapfsError("not on a mapfs")
         described |= {group: values for group, values in groups.items() if values is not None}
         described["advice"] = os.getxattr(path, "user.mapfs.advice").decode()
     if stat.S_ISREG(found.st_mode):

@@ -104,7 +104,7 @@ def run(
         else:
             text = str(error) if known else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):
-                channel.send(f"{exit_code} {text}".encode()[:MESSAGE_BYTES])
+                channel.send(f"{exit_code} {text}".encode(errors="surrogateescape")[:MESSAGE_BYTES])
         return exit_code
 
 

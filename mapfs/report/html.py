@@ -12,7 +12,6 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final
 
-from mapfs.errors import UsageError
 from mapfs.format.totals import WHAT_IF_SIZES
 from mapfs.names import printable
 from mapfs.report.groups import label_of
@@ -20,6 +19,7 @@ from mapfs.report.report import Report
 from mapfs.report.shades import SHADES
 from mapfs.report.tree import Node
 from mapfs.report.usage import DEFAULT_PAGE, Usage
+from mapfs.whole_file import write_whole
 
 # Each takes about 80 bytes of the page, and the reader can look at some thousands at most.
 MOST_NODES: Final = 10_000
@@ -32,38 +32,8 @@ _DIRECTORY, _FILE, _REST = range(3)
 
 
 def write_page(report: Report, path: Path) -> None:
-    """Write the page to `path`, in one step: who opens it meets the old one or the whole new one.
-
-    Raises `OSError`, and what `checked_target` does.
-    """
-    target = checked_target(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        file = partial.open("x", encoding="utf-8")
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-    try:
-        with file:
-            file.write(page(report))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def checked_target(path: Path) -> Path:
-    """The file that a page at `path` would replace or be, which symbolic links may lead to.
-
-    Raises `UsageError` if something else is there, or no directory for it.
-    """
-    target = Path(os.path.realpath(path))
-    if target.exists() and not target.is_file():
-        raise UsageError(f"{path}: not a file, so no page can take its place")
-    if not target.parent.is_dir():
-        raise UsageError(f"{path}: no such directory: {target.parent}")
-    if not os.access(target.parent, os.W_OK):
-        raise UsageError(f"{path}: you may not write in {target.parent}")
-    return target
+    """Write the page to `path`, in one step. Raises what `write_whole` does."""
+    write_whole(path, page(report))
 
 
 def page(report: Report) -> str:

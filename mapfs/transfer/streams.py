@@ -8,6 +8,7 @@ import gzip
 import io
 import lzma
 import sys
+import zlib
 from collections.abc import Callable
 from typing import IO, Any, Final, cast
 
@@ -20,7 +21,7 @@ else:
     from backports import zstd
 
 # What reading a stream that is damaged or cut off raises.
-DAMAGED: Final = (EOFError, OSError, lzma.LZMAError, zstd.ZstdError)
+DAMAGED: Final = (EOFError, OSError, zlib.error, lzma.LZMAError, zstd.ZstdError)
 BUFFER_BYTES: Final = 1 << 20
 _GZIP_LEVEL: Final = 6  # that of gzip(1); Python's own is 9
 

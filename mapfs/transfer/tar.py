@@ -79,9 +79,13 @@ class _Member(tarfile.TarInfo):
         except _HEADER_ERROR as error:
             cast("_Archive", tarfile).end = error
             raise
+        except ValueError as error:  # in the map of a sparse file
+            cast("_Archive", tarfile).end = error
+            raise _INVALID_HEADER(str(error)) from error
 
 
 _HEADER_ERROR: Final = tarfile.HeaderError
+_INVALID_HEADER: Final = tarfile.InvalidHeaderError  # type: ignore[attr-defined]
 _END_OF_FILE: Final = tarfile.EOFHeaderError  # type: ignore[attr-defined]
 
 

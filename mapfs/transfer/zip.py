@@ -9,7 +9,6 @@ import stat
 import struct
 import time
 import zipfile
-import zlib
 from collections.abc import Generator, Iterator, Sequence
 from typing import IO, Final, NamedTuple, cast
 
@@ -28,7 +27,7 @@ _FIELD: Final = struct.Struct("<HH")
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 _LATEST: Final = (2107, 12, 31, 23, 59, 58)
 # What reading a member raises that is damaged, encrypted or compressed in an unknown way.
-_DAMAGED: Final = (zipfile.BadZipFile, zlib.error, RuntimeError, *DAMAGED)
+_DAMAGED: Final = (zipfile.BadZipFile, RuntimeError, *DAMAGED)
 
 
 def is_zip(beginning: bytes) -> bool:
@@ -49,7 +48,10 @@ class ZipSource:
     def __init__(self, file: IO[bytes], outcome: Outcome) -> None:
         """Read from `file`, which can seek and stays the caller's. Raises `ArchiveError`."""
         with reading():
-            self._archive = zipfile.ZipFile(file)
+            try:
+                self._archive = zipfile.ZipFile(file)
+            except UnicodeDecodeError as error:  # a name that is said to be UTF-8
+                raise zipfile.BadZipFile(str(error)) from error
         self._outcome = outcome
         self._buffer = memoryview(bytearray(PIECE_BYTES))
 

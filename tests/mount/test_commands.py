@@ -418,6 +418,9 @@ def test_sizes_are_written_in_bytes_or_with_a_suffix(
         ["--size", ""],
         ["--size", "1000"],
         ["--size", "0"],
+        ["--size", "8192P"],
+        ["--size", "99999999999999999999P"],
+        ["--size", "9" * 400 + "P"],
         ["--size", "1G", "--page-size", "5000"],
         ["--size", "1G", "--page-size", "1K"],
         ["--size", "1G", "--page-size", "0"],
@@ -430,6 +433,27 @@ def test_a_size_that_cannot_be_is_a_usage_error(tmp_path: Path, options: list[st
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert not (tmp_path / "new.mapfs").exists()
+
+
+def test_a_store_survives_being_made_anew_with_a_size_that_cannot_be(volume: Volume) -> None:
+    (volume.mount() / "file").write_text("kept")
+    volume.umount()
+    for size in ("8192P", "99999999999999999999P", "1000"):
+        refusal(mapfs("mkfs", "--force", volume.store, "--size", size, status=2))
+    assert (volume.mount() / "file").read_text() == "kept"
+
+
+def test_names_that_are_not_utf_8_are_served_and_shown(make_volume: MakeVolume) -> None:
+    volume = make_volume()
+    volume.store = volume.store.with_name(os.fsdecode(b"\xff\x1b[31m.mapfs"))
+    done = mapfs("mkfs", volume.store, "--size", "64M")
+    assert "\\xff\\x1b[31m.mapfs: up to 64.0M" in done.stdout
+    (volume.mount() / "file").write_text("kept")
+    volume.remount()
+    assert (volume.mnt / "file").read_text() == "kept"
+    volume.umount()
+    missing = volume.store.with_name(os.fsdecode(b"\xfe"))
+    assert "\\xfe: no such store" in refusal(mapfs("mount", missing, volume.mnt, status=1))
 
 
 # Every verb

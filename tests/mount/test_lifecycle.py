@@ -578,6 +578,25 @@ def test_a_store_may_lie_on_a_block_device(loop_device: Path, make_volume: MakeV
         "mkfs", volume.store.with_name("b.mapfs"), "--force", "--backing", loop_device, status=1
     )
     assert "in use" in refusal(in_use)
+    other = volume.store.with_name("other")
+    other.mkdir()
+    done = subprocess.run(["mount", loop_device, other], check=False, capture_output=True)
+    assert done.returncode, "what is a store is no file system for others meanwhile"
+
+
+@pytest.mark.root
+def test_a_mounted_device_is_not_overwritten(loop_device: Path, make_volume: MakeVolume) -> None:
+    volume = make_volume()
+    run("mkfs.ext4", "-q", loop_device)
+    run("mount", loop_device, volume.mnt)
+    (volume.mnt / "file").write_text("precious")
+    try:
+        done = mapfs("mkfs", volume.store, "--force", "--backing", loop_device, status=1)
+    finally:
+        run("umount", volume.mnt)
+    assert "in use: mounted" in refusal(done)
+    assert not volume.store.exists()
+    run("fsck.ext4", "-fn", loop_device)
 
 
 def test_a_store_may_lie_in_shared_memory(make_volume: MakeVolume) -> None:

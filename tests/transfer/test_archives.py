@@ -1,5 +1,6 @@
 """Archives: what mapfs writes, other programs read, and the other way; hostile and damaged ones."""
 
+import gzip
 import io
 import os
 import stat
@@ -316,6 +317,62 @@ def test_an_archive_that_ends_between_two_members_is_told(vault: Vault, tmp_path
     with archive.open("ab") as file:
         file.write(b"no header" * 100)
     assert [failure.path for failure in vault.take(archive).failures] == [str(archive)]
+
+
+@pytest.mark.parametrize("at", [0, 100_000], ids=["at its beginning", "in a member"])
+def test_a_compressed_archive_that_is_damaged_is_told(
+    vault: Vault, tmp_path: Path, at: int
+) -> None:
+    archive = write_tar(tmp_path / "a.tar", [member("large", os.urandom(200_000).hex().encode())])
+    packed = bytearray(gzip.compress(archive.read_bytes()))
+    packed[at + 10 : at + 74] = b"\xff" * 64
+    archive.with_suffix(".tar.gz").write_bytes(packed)
+    if at == 0:
+        with pytest.raises(ArchiveError, match="not an archive that can be read"):
+            vault.take(archive.with_suffix(".tar.gz"))
+    else:
+        failures = vault.take(archive.with_suffix(".tar.gz")).failures
+        assert any("damaged" in failure.reason for failure in failures)
+    with vault.opened() as filesystem:
+        assert [entry.name for entry in filesystem.readdir(1)][2:] == []
+
+
+def test_a_file_that_only_begins_like_gzip_is_copied_as_it_is(vault: Vault, tmp_path: Path) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 1000)
+    assert not vault.take(source).failures
+    with vault.opened() as filesystem:
+        found = content(filesystem, filesystem.resolve(b"file").number)
+    assert found == source.read_bytes()
+
+
+def test_a_zip_archive_with_a_name_that_is_no_utf_8_is_refused(
+    vault: Vault, tmp_path: Path
+) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        made.writestr("\N{LATIN SMALL LETTER E WITH ACUTE}", b"x")
+    archive.write_bytes(archive.read_bytes().replace(b"\xc3\xa9", b"\xff\xfe"))
+    with pytest.raises(ArchiveError, match="cannot be read"):
+        vault.take(archive)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"GNU.sparse.map": "x,y", "GNU.sparse.size": "1024"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "zz"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "1024"},
+    ],
+)
+def test_a_sparse_map_without_sense_is_told(
+    vault: Vault, tmp_path: Path, headers: dict[str, str]
+) -> None:
+    members = [member("good", b"x"), member("bad", b"abc".ljust(512, b"\n"), pax_headers=headers)]
+    archive = write_tar(tmp_path / "a.tar", members)
+    assert [failure.path for failure in vault.take(archive).failures] == [str(archive)]
+    with vault.opened() as filesystem:
+        assert filesystem.resolve(b"good").size == 1
 
 
 def test_a_zip_archive_with_a_wrong_checksum_leaves_no_file(vault: Vault, tmp_path: Path) -> None:

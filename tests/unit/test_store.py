@@ -199,7 +199,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_device_must_hold_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with (tmp_path / "device").open("wb") as device:
         device.truncate(LIMIT)
-    monkeypatch.setattr(stat, "S_ISBLK", lambda _: True)
+    monkeypatch.setattr(Path, "is_block_device", lambda _: True)
     with pytest.raises(UsageError, match="less than --size"):
         create_store(
             tmp_path / "t.mapfs",
