@@ -44,6 +44,12 @@ def _path(field: bytes) -> Path:
     return Path(os.fsdecode(plain))
 
 
+def device_at(mountpoint: Path) -> int | None:
+    """The `st_dev` of the mapfs on `mountpoint`, written as the kernel does. Asks no mount."""
+    found = [mount.device for mount in mapfs_mounts() if mount.mountpoint == mountpoint]
+    return found[-1] if found else None
+
+
 def mount_at(mountpoint: Path) -> Mount | None:
     """The mapfs mounted exactly on `mountpoint`, if any."""
     # A mount whose daemon is gone cannot be resolved, its parent can.

@@ -128,7 +128,8 @@ def mount_store(
     from mapfs.fuse.options import MountOptions, Transport
 
     options = MountOptions(flags=default_flags()).with_text(words)
-    store, mountpoint = store and store.absolute(), mountpoint.absolute()
+    # Later nobody may look at the mount to find out what the kernel calls it.
+    store, mountpoint = store and store.absolute(), mountpoint.resolve()
     check_mountpoint(mountpoint)
     _check_cpu_latency(options)
     log = log and log.absolute()

@@ -66,7 +66,7 @@ class Commands:
 
     async def _sync(self, request: Request) -> Answer:
         """Fetch what the kernel has yet to write, and commit."""
-        await _in_thread(device.sync, self._mountpoint)
+        await trio.to_thread.run_sync(device.sync, self._mountpoint, abandon_on_cancel=True)
         await self._committer.commit()
         return {}
 
@@ -78,13 +78,13 @@ class Commands:
         self._filesystem.inode(inode)  # raises if there is none
         mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
         # What is dirty must not be written over the hole, and what is read meanwhile not be kept.
-        await _in_thread(self._transport.drop_cached, inode, offset, length)
+        await self._transport.drop_cached(inode, offset, length)
         pages = self._filesystem.inode(inode).pages
         self._filesystem.fallocate(inode, mode, offset, length)
         pages -= self._filesystem.inode(inode).pages
         if self._committer.must_wait():
             await self._committer.sync()
-        await _in_thread(self._transport.drop_cached, inode, offset, length)
+        await self._transport.drop_cached(inode, offset, length)
         return {"freed_bytes": pages * self._filesystem.store.page_size}
 
     async def _invalidate(self, request: Request) -> Answer:
@@ -92,22 +92,14 @@ class Commands:
         if "inode" in request:
             inode = _integer(request, "inode")
             self._filesystem.inode(inode)  # raises if there is none
-            await _in_thread(self._transport.drop_cached, inode)
+            await self._transport.drop_cached(inode)
             return {}
         after = 0
         while numbers := self._filesystem.numbers(after, _MANY):
-            await _in_thread(self._drop_all, numbers)
+            for number in numbers:
+                await self._transport.drop_cached(number)
             after = numbers[-1]
         return {}
-
-    def _drop_all(self, numbers: list[int]) -> None:
-        for number in numbers:
-            self._transport.drop_cached(number)
-
-
-async def _in_thread(call: Callable[..., None], *arguments: object) -> None:
-    """Wait for a call that may wait for requests of this mount; not once that ends."""
-    await trio.to_thread.run_sync(call, *arguments, abandon_on_cancel=True)
 
 
 def filter_of(request: Request, known: frozenset[str]) -> Filter:

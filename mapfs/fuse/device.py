@@ -14,10 +14,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from mapfs.errors import BusyMountError, MountError
+from mapfs.errors import FULL, BusyMountError, MountError
 from mapfs.fuse.options import MS_NODEV, MS_NOSUID, MS_POSIXACL, MountOptions
-from mapfs.store.syscalls import syncfs
+from mapfs.mounts import device_at
 
+_MNT_FORCE: Final = 1
 _MNT_DETACH: Final = 2
 _NAMED_FLAGS: Final = {1: "ro", 2: "nosuid", 4: "nodev", 8: "noexec", 16: "sync", 1024: "noatime"}
 
@@ -102,8 +103,12 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     attempt = _unmount_as_root if os.geteuid() == 0 else _unmount_as_user
     reason = attempt(mountpoint, lazy=lazy)
     if reason is not None:
-        error = BusyMountError if os.strerror(errno.EBUSY) in reason else MountError
-        raise error(f"cannot unmount {mountpoint}: {reason}")
+        raise _unmount_error(mountpoint, reason)
+
+
+def _unmount_error(mountpoint: Path, reason: str) -> MountError:
+    error = BusyMountError if os.strerror(errno.EBUSY) in reason else MountError
+    return error(f"cannot unmount {mountpoint}: {reason}")
 
 
 def _unmount_as_root(mountpoint: Path, *, lazy: bool) -> str | None:
@@ -119,16 +124,47 @@ def _unmount_as_user(mountpoint: Path, *, lazy: bool) -> str | None:
     return _last_line(result.stderr) if result.returncode else None
 
 
+def leave(mountpoint: Path, *, lazy: bool = False) -> None:
+    """As `unmount`, for who serves the mount: waits for requests, so it is for another thread.
+
+    Another process makes the call. A thread in it could not be killed, nor could its process, as
+    long as nobody answers.
+    """
+    reason = _unmount_as_user(mountpoint, lazy=lazy)
+    if reason is not None:
+        raise _unmount_error(mountpoint, reason)
+
+
 def sync(mountpoint: Path) -> None:
     """Let the kernel write what it holds of a mount, and wait. Raises `OSError`.
 
-    It does so by requests, so the mount must be served by another thread.
+    It does so by requests, and another process waits for them, as in `leave`.
     """
-    fd = os.open(mountpoint, os.O_RDONLY | os.O_DIRECTORY)
+    command = ["sync", "-f", "--", os.fspath(mountpoint)]
+    environment = {**os.environ, "LC_ALL": "C"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        code = next((each for each in FULL if os.strerror(each) in done.stderr), errno.EIO)
+        raise OSError(code, os.strerror(code))
+
+
+def abort_file(device: int) -> Path:
+    """What ends the connection of the mount with this `st_dev` when it is written to.
+
+    See Documentation/filesystems/fuse/fuse.rst in the kernel's sources.
+    """
+    return Path(f"/sys/fs/fuse/connections/{os.minor(device)}/abort")
+
+
+def abort(mountpoint: Path) -> None:
+    """End the connection of a mount, whoever still holds it: who waits for an answer gets an error.
+
+    Root always can, and others where fusectl is mounted.
+    """
     try:
-        syncfs(fd)
-    finally:
-        os.close(fd)
+        abort_file(device_at(mountpoint) or 0).write_text("1")
+    except OSError:
+        _libc.umount2(os.fsencode(mountpoint), _MNT_FORCE)
 
 
 def _fusermount(

@@ -30,6 +30,7 @@ from mapfs.fuse.scraping import MetricsServer
 from mapfs.fuse.statistics import Statistics
 from mapfs.fuse.tracing import Tracer
 from mapfs.fuse.transport import ServingTransport
+from mapfs.mounts import device_at
 
 _log = logging.getLogger(__name__)
 
@@ -141,14 +142,17 @@ class _Session:
             return Pyfuse3Transport(self._filesystem, self._committer, self._options, fd)
         from mapfs.fuse.wire.loop import WireTransport
         from mapfs.fuse.wire.negotiation import negotiate
+        from mapfs.fuse.wire.write_back import WriteBack
 
         flags = negotiate(fd, self._options)
-        return WireTransport(self._filesystem, self._committer, self._options, fd, flags)
+        outside = WriteBack(fd, self._mountpoint, [os.getpid()])
+        return WireTransport(self._filesystem, self._committer, self._options, fd, flags, outside)
 
     def run_connection(self, connection: Connection) -> bool:
         """Serve a connection that is kept elsewhere; True if it was handed over."""
         from mapfs.fuse.wire.loop import WireTransport
         from mapfs.fuse.wire.protocol import Init
+        from mapfs.fuse.wire.write_back import WriteBack
 
         transport = self._transport = WireTransport(
             self._filesystem,
@@ -156,6 +160,7 @@ class _Session:
             self._options,
             connection.fd,
             Init(connection.flags),
+            WriteBack(connection.fd, self._mountpoint, [os.getppid(), os.getpid()]),
             is_taken_over=connection.is_taken_over,
         )
         self._takeovers = connection.takeovers
@@ -190,11 +195,13 @@ class _Session:
         self._on_ready()
 
     def _tune(self) -> int:
-        """Set the mount up for speed; returns its device number, 0 if that cannot be known."""
-        try:
-            number = self._mountpoint.stat().st_dev
-        except OSError as error:
-            _log.warning("%s: %s", self._mountpoint, error.strerror)
+        """Set the mount up for speed; returns its device number, 0 if that cannot be known.
+
+        The kernel is asked, and not the mount: who waits for that could not be killed.
+        """
+        number = device_at(self._mountpoint)
+        if number is None:
+            _log.warning("%s: the kernel names no such mount", self._mountpoint)
             return 0
         bdi.tune(number)
         return number
@@ -240,7 +247,7 @@ class _Session:
         """Unmount; the requests that this causes are served meanwhile."""
         _log.info("%s: unmounting %s", reason, self._mountpoint)
         try:
-            await trio.to_thread.run_sync(device.unmount, self._mountpoint)
+            await trio.to_thread.run_sync(device.leave, self._mountpoint)
         except MountError as error:
             _log.warning("%s: detaching it", error)
             await self._detach()
@@ -252,4 +259,4 @@ class _Session:
             await trio.to_thread.run_sync(device.sync, self._mountpoint)
             await self._committer.sync()
         with contextlib.suppress(MountError):
-            await trio.to_thread.run_sync(lambda: device.unmount(self._mountpoint, lazy=True))
+            await trio.to_thread.run_sync(lambda: device.leave(self._mountpoint, lazy=True))

@@ -9,6 +9,7 @@ a worker needs, so that a worker is a fork away, and sleeps until a signal comes
 import contextlib
 import gc
 import logging
+import math
 import os
 import select
 import signal
@@ -41,6 +42,8 @@ _CHECK: Final = "import mapfs.cli.resume"
 
 
 class _Worker(NamedTuple):
+    """A worker; `began` is when it began to serve, by `time.monotonic`; infinite until then."""
+
     pid: int
     began: float
     channel: socket.socket
@@ -75,20 +78,50 @@ class Supervisor:
         if self._job.options.metrics is not None:
             from mapfs.fuse import metrics as _metrics  # noqa: F401 (for the workers)
         gc.freeze()  # or the first collection in a worker would copy all that it shares
+        if self._connection is None:
+            self._mount_with(detach)
+        elif not self._has_begun(detach):
+            self._replace(self._reaped())
+        on_ready()
+        while True:
+            code = self._wait()
+            if code == HANDED_OVER:
+                self._go_on_anew()
+            elif not _is_alive(self._kept.fd) or code == 0:
+                return abs(code)
+            self._replace(code)
+
+    def _mount_with(self, detach: Callable[[], None]) -> None:
+        """Have the first worker begin: if it does not, there shall be no mount."""
         self._worker = self._fork(detach)
         try:
             self._begin()
         except BaseException:
             self._take_back()
             raise
-        on_ready()
-        while True:
-            code = self._wait()
-            if code == HANDED_OVER:
-                self._restart(self._kept)
-            elif not _is_alive(self._kept.fd) or code == 0:
-                return abs(code)
-            self._replace(code)
+
+    def _has_begun(self, detach: Callable[[], None]) -> bool:
+        """Whether a new worker serves the mount that there is."""
+        self._worker = self._fork(detach)
+        try:
+            self._begin()
+        except DaemonError as error:
+            _log.warning("%s", error)
+            return False
+        return True
+
+    def _reaped(self) -> int:
+        """The exit code of a worker that has not begun, or minus the signal that ended it."""
+        return os.waitstatus_to_exitcode(os.waitpid(self._worker.pid, 0)[1])
+
+    def _go_on_anew(self) -> None:
+        """Execute the program that is installed now; returns if that is not to be."""
+        if self._asked_to_leave is not None:
+            return  # who is executed would know nothing of it
+        try:
+            self._restart(self._kept)
+        except OSError as error:
+            _log.error("no restart: %s", error)
 
     @property
     def _kept(self) -> Connection:
@@ -98,7 +131,6 @@ class Supervisor:
     def _fork(self, detach: Callable[[], None]) -> _Worker:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         is_taken_over = self._connection is not None
-        began = time.monotonic()
         pid = os.fork()
         if pid == 0:
             ours.close()
@@ -106,7 +138,7 @@ class Supervisor:
                 os.close(self._connection.fd)  # it gets its own
             os._exit(worker.run(self._job, theirs, is_taken_over=is_taken_over, detach=detach))
         theirs.close()
-        return _Worker(pid, began, ours)
+        return _Worker(pid, math.inf, ours)
 
     def _begin(self) -> None:
         """Go through a worker's beginning with it. Raises `DaemonError` if it does not serve."""
@@ -119,6 +151,7 @@ class Supervisor:
             self._expect(READY)
         takeovers = self._connection.takeovers + 1
         self._connection = self._connection._replace(takeovers=takeovers)
+        self._worker = self._worker._replace(began=time.monotonic())
         if self._asked_to_leave is not None:
             os.kill(self._worker.pid, self._asked_to_leave)
 
@@ -126,6 +159,7 @@ class Supervisor:
         """After a beginning that failed: leave neither a mount nor a worker."""
         if self._connection is not None:
             os.close(self._connection.fd)
+            device.abort(self._job.mountpoint)
             with contextlib.suppress(MountError):
                 device.unmount(self._job.mountpoint, lazy=True)
         os.waitpid(self._worker.pid, 0)
@@ -171,14 +205,11 @@ class Supervisor:
         while True:
             self._count(code)
             _log.warning("worker %d %s: another one takes over", self._worker.pid, _ending(code))
-            self._worker = self._fork(lambda: None)
-            try:
-                self._begin()
-            except DaemonError as error:
-                _log.warning("%s", error)
-                code = os.waitstatus_to_exitcode(os.waitpid(self._worker.pid, 0)[1])
-            else:
+            if self._has_begun(lambda: None):
                 return
+            code = self._reaped()
+            if self._asked_to_leave is not None or signal.sigtimedwait(LEAVE, 0) is not None:
+                self._give_up(code)
 
     def _count(self, code: int) -> None:
         if time.monotonic() - self._worker.began > _LONG_LIFE_SECONDS:
@@ -195,6 +226,7 @@ class Supervisor:
         """Take the mount away: programs that use it get errors, and are not left waiting."""
         mountpoint = self._job.mountpoint
         os.close(self._kept.fd)
+        device.abort(mountpoint)  # what has the kernel write back holds it, too
         try:
             device.unmount(mountpoint, lazy=True)
         except MountError as error:

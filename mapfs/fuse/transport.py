@@ -33,9 +33,8 @@ class ServingTransport(Protocol):
     def collect(self) -> None:
         """Count and trace what threads have answered by now."""
 
-    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+    async def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
         """Have the kernel write back what it holds of a range at least, and drop it.
 
-        `length` 0 is to the end. Waits for requests: to be called in a worker thread. Raises
-        `OSError`.
+        `length` 0 is to the end. Waits for requests, or until it is cancelled. Raises `OSError`.
         """

@@ -33,7 +33,6 @@ _libc.sync_file_range.argtypes = (
     ctypes.c_int64,
     ctypes.c_uint,
 )
-_libc.syncfs.argtypes = (ctypes.c_int,)
 _libc.syscall.restype = ctypes.c_long
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (
@@ -89,11 +88,6 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
 def sync_file_range(fd: int, offset: int, length: int) -> None:
     """sync_file_range(2) with SYNC_FILE_RANGE_WRITE: begin to write dirty pages to the disk."""
     _check(_libc.sync_file_range(fd, offset, length, _SYNC_FILE_RANGE_WRITE))
-
-
-def syncfs(fd: int) -> None:
-    """syncfs(2): write back everything dirty on the filesystem that holds `fd`."""
-    _check(_libc.syncfs(fd))
 
 
 def map_fixed(address: int, length: int, fd: int, offset: int, *, writable: bool) -> None:

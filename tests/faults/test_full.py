@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,7 @@ def test_large_values_that_could_not_be_committed_are_refused(on_host: Volume, k
             os.setxattr(mnt / name, "user.large", bytes(60_000))
 
     for number in range(3, 3000):
-        if code := code_of(lambda number=number: make(f"{number}")):
+        if code := code_of(partial(make, f"{number}")):
             break
         made.append(number)
     assert code == errno.ENOSPC, f"{len(made)} were taken on a full host"

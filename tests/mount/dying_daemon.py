@@ -3,7 +3,7 @@
 The file named by MAPFS_TEST_MOMENT says when, and is removed by the worker that dies:
 `before MKDIR` or `after MKDIR`, next to executing a request of that kind, and before its answer;
 `receiving`, when the connection is sent to it and not received. At `opening` each ends instead of
-opening the store, and the file stays.
+opening the store, and the file stays; at `opening slowly` it takes its time to do so.
 """
 
 import os
@@ -11,6 +11,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 
 from mapfs.cli import main
@@ -41,7 +42,8 @@ def _patch() -> None:
         return answer
 
     def open_or_end(job: session.Job, *, keep_orphans: bool = False):
-        if MOMENT.exists() and MOMENT.read_text() == "opening" and keep_orphans:
+        if MOMENT.exists() and MOMENT.read_text().startswith("opening") and keep_orphans:
+            time.sleep(1.2 if MOMENT.read_text() == "opening slowly" else 0)
             os._exit(3)
         return open_filesystem(job, keep_orphans=keep_orphans)
 

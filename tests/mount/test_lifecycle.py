@@ -585,17 +585,17 @@ def test_a_store_may_lie_on_a_block_device(loop_device: Path, make_volume: MakeV
 
 
 @pytest.mark.root
-def test_a_mounted_device_is_not_overwritten(loop_device: Path, make_volume: MakeVolume) -> None:
-    volume = make_volume()
+def test_a_mounted_device_is_not_overwritten(loop_device: Path, tmp_path: Path) -> None:
+    store, mnt = tmp_path / "t.mapfs", tmp_path / "mnt"
+    mnt.mkdir()
     run("mkfs.ext4", "-q", loop_device)
-    run("mount", loop_device, volume.mnt)
-    (volume.mnt / "file").write_text("precious")
+    run("mount", loop_device, mnt)
     try:
-        done = mapfs("mkfs", volume.store, "--force", "--backing", loop_device, status=1)
+        done = mapfs("mkfs", store, "--force", "--backing", loop_device, status=1)
     finally:
-        run("umount", volume.mnt)
+        run("umount", mnt)
     assert "in use: mounted" in refusal(done)
-    assert not volume.store.exists()
+    assert not store.exists()
     run("fsck.ext4", "-fn", loop_device)
 
 

@@ -284,16 +284,33 @@ def test_a_worker_that_dies_before_it_has_the_connection_is_replaced(
     assert not moment.exists()
 
 
-def test_a_worker_that_cannot_begin_is_given_up_on(dying: Volume, moment: Path) -> None:
+@pytest.mark.parametrize("how", ["opening", "opening slowly"])
+def test_a_worker_that_cannot_begin_is_given_up_on(dying: Volume, moment: Path, how: str) -> None:
     """The log, which has an error then, is read here; nothing else may be wrong."""
     (dying.mnt / "file").write_text("answered")
-    moment.write_text("opening")
+    moment.write_text(how)
     os.kill(dying.daemon, signal.SIGKILL)
     dying.wait_for_end()
     assert not dying.mounted
     errors = [line for line in dying.log.read_text().splitlines() if "ERROR" in line]
     assert len(errors) == 1
     assert "unmounted" in errors[0]
+    dying.log.unlink()
+    dying.mount()
+    assert (dying.mnt / "file").read_text() == "answered"
+
+
+def test_asked_to_leave_it_does_not_wait_for_a_worker_that_cannot_begin(
+    dying: Volume, moment: Path
+) -> None:
+    (dying.mnt / "file").write_text("answered")
+    supervisor = dying.supervisor
+    moment.write_text("opening slowly")
+    os.kill(dying.daemon, signal.SIGKILL)
+    os.kill(supervisor, signal.SIGTERM)
+    dying.wait_for_end()
+    assert not dying.mounted
+    assert dying.log.read_text().count("takes over") == 1
     dying.log.unlink()
     dying.mount()
     assert (dying.mnt / "file").read_text() == "answered"
@@ -319,6 +336,90 @@ def test_a_restart_goes_on_with_everything(volume: Volume) -> None:
         assert gone.read() == b"unlinked"
     volume.remount()
     assert (mnt / "open").read_bytes() == b"before after after"
+
+
+@contextlib.contextmanager
+def seeking(mnt: Path) -> Iterator[list[int]]:
+    """A program that asks for holes while the kernel has yet to write; gives what it was told."""
+    found: list[int] = []
+    stop = threading.Event()
+    data = os.urandom(1 << 20) * 40
+
+    def seek() -> None:
+        while not stop.is_set():
+            with (mnt / "sought").open("w+b", buffering=0) as file:
+                file.write(data)
+                found.append(os.lseek(file.fileno(), 0, os.SEEK_HOLE))
+
+    thread = threading.Thread(target=seek, daemon=True)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join(60)
+        assert not thread.is_alive(), "a seek hangs"
+    assert set(found) == {len(data)}
+
+
+def wait_for_more(found: list[int]) -> None:
+    before = len(found)
+    wait_until(lambda: len(found) > before, "a seek to be answered")
+
+
+def test_a_worker_may_die_while_a_seek_waits_for_the_kernel(volume: Volume) -> None:
+    """It waits for WRITEs, which nobody but the next worker can serve."""
+    mnt = volume.mount()
+    with seeking(mnt) as found:
+        for _ in range(10):
+            wait_for_more(found)
+            kill_worker(volume)
+
+
+def test_a_restart_while_a_seek_waits_for_the_kernel(volume: Volume) -> None:
+    mnt = volume.mount()
+    with seeking(mnt) as found:
+        for _ in range(3):
+            wait_for_more(found)
+            mapfs("restart", mnt)
+
+
+def test_a_seek_that_waits_fails_when_nobody_is_left_to_serve_it(volume: Volume) -> None:
+    """What has the kernel write back must not keep the mount from ending."""
+    mnt = volume.mount()
+    served_by = [volume.supervisor, volume.daemon]
+    file = os.open(mnt / "file", os.O_RDWR | os.O_CREAT)
+    failures: list[OSError] = []
+
+    def seek() -> None:
+        try:
+            while True:
+                os.pwrite(file, data, 0)
+                os.lseek(file, 0, os.SEEK_HOLE)
+                os.ftruncate(file, 0)
+        except OSError as error:
+            failures.append(error)
+
+    data = os.urandom(1 << 20) * 40
+    thread = threading.Thread(target=seek, daemon=True)
+    thread.start()
+    wait_until(writes_back, "the kernel to write back")
+    for pid in served_by:
+        os.kill(pid, signal.SIGKILL)
+    thread.join(60)
+    assert failures, "the seek hangs"
+    with contextlib.suppress(OSError):
+        os.close(file)
+    wait_until(lambda: not writes_back(), "all processes to end")
+    mapfs("umount", mnt)
+
+
+def writes_back() -> bool:
+    """Whether there is a process that has the kernel write back, for whichever mount."""
+    done = subprocess.run(
+        ["pgrep", "-f", "write_back_process.py"], check=False, capture_output=True
+    )
+    return done.returncode == 0
 
 
 def test_a_restart_that_cannot_work_is_refused(volume: Volume, tmp_path: Path) -> None:

@@ -107,9 +107,14 @@ def test_what_was_written_over_before_a_death_is_synced_when_the_store_is_opened
     number = make(fs, b"file", b"old" * 2000)
     settle(fs)
     fs.write(number, 0, b"new", stamp=False)  # over bytes that are there: nothing to log
-    syncs = []
+    syncs: list[MappedFile] = []
     sync = MappedFile.sync
-    monkeypatch.setattr(MappedFile, "sync", lambda self: (syncs.append(1), sync(self)))
+
+    def noted(backing: MappedFile) -> None:
+        syncs.append(backing)
+        sync(backing)
+
+    monkeypatch.setattr(MappedFile, "sync", noted)
     fs = die(fs, bundle)
     assert syncs
     fs.close()

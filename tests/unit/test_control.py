@@ -44,7 +44,7 @@ class FakeTransport:
 
     def collect(self) -> None: ...
 
-    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+    async def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
         self.dropped.append((inode, offset, length))
 
 

@@ -31,8 +31,6 @@ def test_errors_carry_the_errno(path: Path) -> None:
         syscalls.fallocate(file.fileno(), 0, 0, 10)
     assert caught.value.errno == errno.EBADF
     with pytest.raises(OSError, match="Bad file"):
-        syscalls.syncfs(-1)
-    with pytest.raises(OSError, match="Bad file"):
         syscalls.PageCache(-1).statistics(0, 4096)
 
 
@@ -47,11 +45,6 @@ def test_an_interrupted_fallocate_starts_again(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(syscalls._libc, "fallocate", interrupted)
     syscalls.fallocate(3, 0, 0, 1)
     assert answers == []
-
-
-def test_syncfs(path: Path) -> None:
-    with path.open("rb") as file:
-        syscalls.syncfs(file.fileno())
 
 
 def test_cache_statistics(path: Path) -> None:

@@ -11,11 +11,11 @@ from mapfs.errors import NoSpaceError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
-from mapfs.fuse.wire.loop import WireTransport
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import Opcode
+from mapfs.fuse.wire.write_back import WriteBack
 from tests.unit.support import ME, PAGE, ROOT, content, make, names
-from tests.unit.wire_kernel import FLAGS, Kernel, play
+from tests.unit.wire_kernel import Kernel, play, transport_of
 
 MKDIR = pack("=II", 0o755, 0) + b"name\0"
 
@@ -68,7 +68,7 @@ def test_what_waits_is_answered_after_the_connection_ended(fs, monkeypatch):
 
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
+        transport = transport_of(fs, kernel)
         answered: list[int] = []
         monkeypatch.setattr(
             transport, "_answer", lambda request, _: answered.append(request.unique)
@@ -90,7 +90,7 @@ def test_what_waits_is_answered_after_the_connection_ended(fs, monkeypatch):
 def test_stop_ends_it_at_once(fs):
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
+        transport = transport_of(fs, kernel)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.run)
             await kernel.get(Opcode.STATFS)
@@ -110,7 +110,7 @@ def test_the_end_of_a_device(fs, monkeypatch, code):
 
     async def main() -> None:
         kernel = Kernel()
-        transport = WireTransport(fs, Committer(fs), MountOptions(), kernel.device.fileno(), FLAGS)
+        transport = transport_of(fs, kernel)
         with monkeypatch.context() as patch:
             patch.setattr("os.readv", readv)
             await transport.run()
@@ -233,12 +233,16 @@ def test_a_change_whose_commit_finds_no_space_is_not_made_twice(fs, monkeypatch)
     assert len(synced) == 1
 
 
-def test_any_number_of_seeks_that_wait_leave_a_commit_its_thread(fs, monkeypatch):
+def test_any_number_of_seeks_that_wait_leave_a_commit_its_turn(fs, monkeypatch):
     """What they wait for are WRITEs, and those may have to be committed."""
     number = make(fs, b"sparse")
     fs.write(number, 1 << 20, b"x")
-    let_go = threading.Event()
-    monkeypatch.setattr(Notifications, "write_back", lambda *_: let_go.wait(60))
+    let_go = trio.Event()
+
+    async def wait(*_: object) -> None:
+        await let_go.wait()
+
+    monkeypatch.setattr(WriteBack, "write_back", wait)
 
     async def scenario(kernel: Kernel) -> None:
         body = pack("=QQII", 0, 0, 3, 0)
@@ -251,6 +255,57 @@ def test_any_number_of_seeks_that_wait_leave_a_commit_its_thread(fs, monkeypatch
             assert await kernel.answer(unique) == (0, pack("=Q", 1 << 20))
 
     play(fs, scenario)
+
+
+def test_a_seek_that_waits_is_left_to_the_next_process(fs, monkeypatch):
+    """The WRITEs that it waits for are read by nobody else."""
+    number = make(fs, b"sparse")
+    fs.write(number, 1 << 20, b"x")
+    begun = trio.Event()
+
+    async def wait(*_: object) -> None:
+        begun.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(WriteBack, "write_back", wait)
+
+    async def main() -> None:
+        kernel = Kernel()
+        transport = transport_of(fs, kernel)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(transport.run)
+                waiting = kernel.send(Opcode.LSEEK, pack("=QQII", 0, 0, 3, 0), number)
+                await begun.wait()
+                transport.hand_over()
+        while kernel.receive():
+            pass
+        assert waiting not in kernel.replies
+        kernel.hang_up()
+        kernel.device.close()
+
+    trio.run(main)
+
+
+def test_a_copy_that_had_to_wait_is_committed_before_it_is_answered_if_the_log_is_full(
+    fs, monkeypatch
+):
+    source, target = make(fs, b"s", b"0123456789" * 1000), make(fs, b"t")
+    body = pack("=QQQQQQQ", 0, 0, target, 0, 0, 10_000, 0)
+    dirty: list[bool] = []
+
+    def load() -> None:
+        """The log is filled up while the source is brought in."""
+        monkeypatch.setattr(Committer, "must_wait", lambda _: True)
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Filesystem, "cold_loader", lambda *_: load)
+            await kernel.get(Opcode.COPY_FILE_RANGE, body, source)
+        dirty.append(fs.is_dirty)
+
+    play(fs, scenario)
+    assert dirty == [False]
 
 
 def test_no_space_is_an_error_if_nothing_can_be_freed(sized):

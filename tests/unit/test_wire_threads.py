@@ -102,6 +102,31 @@ def test_a_cold_read_that_fails_is_an_error_for_its_caller_alone(fs, cold, monke
     assert [thread == threading.get_ident() for thread in threads] == [by_loop, by_loop]
 
 
+@pytest.mark.parametrize("most", [0, 2])
+def test_where_processes_are_limited_it_goes_on_with_fewer_threads(fs, cold, monkeypatch, most):
+    number, content = cold
+    started: list[str] = []
+    start = threading.Thread.start
+
+    def limited(thread: threading.Thread) -> None:
+        if thread.name.startswith("mapfs-"):
+            if len(started) >= most:
+                raise RuntimeError("can't start new thread")
+            started.append(thread.name)
+        start(thread)
+
+    async def scenario(kernel: Kernel) -> None:
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        for _ in range(3):
+            assert await kernel.get(Opcode.READ, read(0, 100), number) == content[:100]
+        fs.setattr(number, Changes(mode=0o600))
+        await kernel.get(Opcode.FSYNC, bytes(16), number)
+        assert not fs.is_dirty or fs.is_synced
+
+    play(fs, scenario)
+    assert len(started) == most
+
+
 def test_what_a_thread_fetched_is_dropped_if_the_pages_may_be_of_another_file(
     fs, cold, monkeypatch
 ):

@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
@@ -17,8 +18,9 @@ from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MountOptions
 from mapfs.fuse.wire.loop import WireTransport
 from mapfs.fuse.wire.protocol import Init
+from mapfs.fuse.wire.write_back import WriteBack
 
-FLAGS: Final = Init.SETXATTR_EXT | Init.HANDLE_KILLPRIV_V2
+FLAGS: Final = Init.SETXATTR_EXT | Init.HANDLE_KILLPRIV_V2 | Init.HAS_RESEND
 # What no test's request takes, however busy the machine is.
 _PATIENCE_SECONDS: Final = 60
 _BUFFER_BYTES: Final = 1 << 21
@@ -112,6 +114,17 @@ class Kernel:
         self._ours.close()
 
 
+def transport_of(
+    filesystem: Filesystem, kernel: Kernel, options: MountOptions | None = None
+) -> WireTransport:
+    """The transport at the other end of the connection."""
+    device = kernel.device.fileno()
+    outside = WriteBack(device, Path("/nowhere"), [os.getpid()])
+    return WireTransport(
+        filesystem, Committer(filesystem), options or MountOptions(), device, FLAGS, outside
+    )
+
+
 Scenario = Callable[[Kernel], Awaitable[None]]
 
 
@@ -120,10 +133,7 @@ def play(filesystem: Filesystem, scenario: Scenario, options: MountOptions | Non
     kernel = Kernel()
 
     async def main() -> None:
-        committer = Committer(filesystem)
-        transport = WireTransport(
-            filesystem, committer, options or MountOptions(), kernel.device.fileno(), FLAGS
-        )
+        transport = transport_of(filesystem, kernel, options)
         with trio.fail_after(_PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(transport.run)

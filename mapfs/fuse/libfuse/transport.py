@@ -105,14 +105,16 @@ class Pyfuse3Transport(pyfuse3.Operations):
     def collect(self) -> None:
         """Count and trace what threads have answered: here they answer nothing."""
 
-    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+    async def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
         """Have the kernel write back what it holds of a file, and drop it: all, here.
 
-        Waits for requests: to be called in a worker thread. Raises `OSError`.
+        Waits for requests, or until it is cancelled. Raises `OSError`.
         """
         del offset, length
         try:
-            pyfuse3.invalidate_inode(InodeT(inode))
+            await trio.to_thread.run_sync(
+                pyfuse3.invalidate_inode, InodeT(inode), abandon_on_cancel=True
+            )
         except OSError as error:
             if error.errno != errno.ENOENT:  # the kernel knows no such inode
                 raise

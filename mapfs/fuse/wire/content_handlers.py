@@ -19,16 +19,18 @@ from mapfs.fuse.wire.reading import ReadThreads
 from mapfs.fuse.wire.request import Answer, Content, Handler, Request
 from mapfs.fuse.wire.seeking import seek
 from mapfs.fuse.wire.syncing import SyncThread
+from mapfs.fuse.wire.write_back import WriteBack
 
 _ROOT_USER: Final = 0
 # The most that one COPY_FILE_RANGE copies; who wants more asks again (copy_file_range(2)).
 _MOST_COPIED: Final = 4 << 20
 
 
-class Threads(NamedTuple):
-    """Who waits for the disk, and sends what is no answer."""
+class Helpers(NamedTuple):
+    """Who sends what is no answer, and who waits for the kernel or the disk."""
 
     notifications: Notifications
+    outside: WriteBack
     reads: ReadThreads
     syncs: SyncThread
 
@@ -43,15 +45,16 @@ class ContentHandlers:
         self,
         filesystem: Filesystem,
         committer: Committer,
-        threads: Threads,
+        helpers: Helpers,
         counters: Counters[int],
         options: MountOptions,
     ) -> None:
         self._filesystem = filesystem
         self._committer = committer
-        self._notifications = threads.notifications
-        self._reads = threads.reads
-        self._syncs = threads.syncs
+        self._notifications = helpers.notifications
+        self._outside = helpers.outside
+        self._reads = helpers.reads
+        self._syncs = helpers.syncs
         self._counters = counters
         self._accessed = counters.recent.append
         # With the writeback cache the kernel keeps the times, and sends them by SETATTR: a WRITE
@@ -133,7 +136,7 @@ class ContentHandlers:
         return self._seek(request.nodeid, offset, whence)
 
     async def _seek(self, nodeid: int, offset: int, whence: int) -> bytes:
-        found = await seek(self._filesystem, self._notifications, nodeid, offset, whence)
+        found = await seek(self._filesystem, self._outside, nodeid, offset, whence)
         return protocol.LSEEK_OUT.pack(found)
 
     def copy_file_range(self, request: Request) -> Answer:

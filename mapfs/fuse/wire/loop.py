@@ -24,7 +24,7 @@ from mapfs.fuse.cpu_latency import CpuLatency
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
 from mapfs.fuse.tracing import Event
 from mapfs.fuse.wire.answers import Answers, errno_of, operation_name
-from mapfs.fuse.wire.content_handlers import ContentHandlers, Threads
+from mapfs.fuse.wire.content_handlers import ContentHandlers, Helpers
 from mapfs.fuse.wire.describing import describe
 from mapfs.fuse.wire.handlers import Handlers
 from mapfs.fuse.wire.negotiation import BUFFER_BYTES
@@ -43,6 +43,7 @@ from mapfs.fuse.wire.request import CHANGES, NAME_CHANGES, Answer, Content, Requ
 from mapfs.fuse.wire.resent import ONCE, answers_of_executed, is_resent, request_id
 from mapfs.fuse.wire.sleeping import Sleep
 from mapfs.fuse.wire.syncing import SyncThread
+from mapfs.fuse.wire.write_back import WriteBack
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ class WireTransport:
         options: MountOptions,
         fd: int,
         flags: Init,
+        outside: WriteBack,
         *,
         is_taken_over: bool = False,
     ) -> None:
@@ -88,16 +90,18 @@ class WireTransport:
             self._is_idle,
         )
         self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later, self._is_idle)
-        threads = Threads(self._notifications, self._reads, self._syncs)
+        self._outside = outside
+        helpers = Helpers(self._notifications, outside, self._reads, self._syncs)
         self.counters = answers.counters
         self._trace: Callable[[Event], None] | None = None
         handlers = Handlers(filesystem, options, flags)
-        self._contents = ContentHandlers(filesystem, committer, threads, self.counters, options)
+        self._contents = ContentHandlers(filesystem, committer, helpers, self.counters, options)
         # What is in neither table is answered ENOSYS, and the kernel does not ask again. That is
         # how it learns to open, flush and close without a message, and to make files by MKNOD,
         # which needs no message at close.
         self._table = handlers.table() | self._contents.table()
         self._is_taken_over = is_taken_over
+        self._has_resend = Init.HAS_RESEND in flags
         self.is_handed_over = False
         self._executed = answers_of_executed(handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
@@ -115,18 +119,22 @@ class WireTransport:
         """
         os.set_blocking(self._fd, False)
         with self._stop:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+            async with trio.open_nursery() as nursery, trio.open_nursery() as seeks:
+                self._nursery, self._seeks = nursery, seeks
                 try:
                     if self._is_taken_over:
                         self._serve_resent()
                     with self._reading:
                         await self._serve()
+                    if self.is_handed_over and self._has_resend:
+                        # They wait for WRITEs that the next process reads, as it will them.
+                        seeks.cancel_scope.cancel()
                 finally:
                     self._syncs.close()
                     self._reads.close()
                     self._sleep.close()
                     self._free_orphans(len(self._forgotten))
+            self._outside.close()
 
     @property
     def trace(self) -> Callable[[Event], None] | None:
@@ -149,12 +157,12 @@ class WireTransport:
         """Count and trace what threads have answered by now."""
         self._answers.collect()
 
-    def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
+    async def drop_cached(self, inode: int, offset: int = 0, length: int = 0) -> None:
         """Have the kernel write back what it holds of a range, and drop it; 0 is to the end.
 
-        Waits for requests: to be called in a worker thread. Raises `OSError`.
+        Waits for requests. Raises `OSError`.
         """
-        self._notifications.write_back(inode, offset, length)
+        await self._outside.write_back(inode, offset, length)
 
     def stop(self) -> None:
         """Let `run` return without serving what is still to come."""
@@ -274,7 +282,8 @@ class WireTransport:
         elif isinstance(answer, (bytes, list)):  # quicker than to ask for a Coroutine
             self._answer(request, answer)
         else:
-            self._nursery.start_soon(self._answer_later, request.kept(), answer)
+            nursery = self._seeks if opcode == Opcode.LSEEK else self._nursery
+            nursery.start_soon(self._answer_later, request.kept(), answer)
 
     def _execute(self, request: Request) -> Answer:
         """Call the handler; the log notes what must not be executed twice."""
@@ -338,7 +347,12 @@ class WireTransport:
     ) -> None:
         """Answer a request that had to wait."""
         try:
-            self._answer(request, await answer)
+            content = await answer
+            if request.opcode in CHANGES and self._must_wait(request.opcode):
+                self._filesystem.unanswered.add(request_id(request.unique))
+                await self._answer_when_safe(request, content)
+            else:
+                self._answer(request, content)
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
             self._fail(request, error)
 

@@ -6,6 +6,7 @@ a time, from a disk that was quick the last few times, the loop itself waits.
 """
 
 import contextlib
+import logging
 import queue
 import threading
 import time
@@ -35,6 +36,8 @@ _MOST_STREAMS: Final = 1024
 _SMALL_BYTES: Final = 64 << 10
 
 _Job = Callable[[memoryview], None]
+
+_log = logging.getLogger(__name__)
 
 
 class ReadThreads:
@@ -80,9 +83,12 @@ class ReadThreads:
         if length <= _SMALL_BYTES and self._waits.are_likely:
             serve(self._buffer)
             self._waits.check()
-        else:
-            self._token = trio.lowlevel.current_trio_token()
+            return
+        self._token = trio.lowlevel.current_trio_token()
+        try:
             self._readers.put(serve)
+        except RuntimeError:
+            serve(memoryview(bytearray(length)))
 
     @property
     def is_busy(self) -> bool:
@@ -107,7 +113,8 @@ class ReadThreads:
             ahead = end + most
             runs = self._filesystem.store_runs(nodeid, start, ahead - start)
             if runs:
-                self._ahead.put(partial(self._read_ahead, runs))
+                with contextlib.suppress(RuntimeError):  # without, it is only slower
+                    self._ahead.put(partial(self._read_ahead, runs))
         if len(self._streams) >= _MOST_STREAMS:
             self._streams.clear()
         self._streams[nodeid] = (begun, end, ahead)
@@ -169,13 +176,25 @@ class _Threads:
         self._threads: list[threading.Thread] = []
 
     def put(self, job: _Job) -> None:
-        """Have a job done; the first starts the threads."""
+        """Have a job done; the first starts the threads, as many as there may be.
+
+        Raises `RuntimeError` if there may be none, as where processes are limited (setrlimit(2)).
+        """
         if not self._threads:
-            for number in range(self._count):
-                thread = threading.Thread(target=self._run, name=f"{self._name}-{number}")
-                self._threads.append(thread)
-                thread.start()
+            self._start()
         self._queue.put(job)
+
+    def _start(self) -> None:
+        for number in range(self._count):
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{number}")
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if not self._threads:
+                    raise
+                _log.warning("%s: %d of %d threads: %s", self._name, number, self._count, error)
+                return
+            self._threads.append(thread)
 
     def _run(self) -> None:
         buffer = memoryview(bytearray(MAX_WRITE_BYTES))

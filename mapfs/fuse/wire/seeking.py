@@ -7,15 +7,13 @@ Such a range is written back before the answer is believed.
 
 import os
 
-import trio
-
 from mapfs.errors import NoSuchOffsetError
 from mapfs.filesystem.filesystem import Filesystem
-from mapfs.fuse.wire.notifications import Notifications
+from mapfs.fuse.wire.write_back import WriteBack
 
 
 async def seek(
-    filesystem: Filesystem, notifications: Notifications, nodeid: int, offset: int, whence: int
+    filesystem: Filesystem, outside: WriteBack, nodeid: int, offset: int, whence: int
 ) -> int:
     """lseek(2) with SEEK_DATA or SEEK_HOLE. Raises what `Filesystem.seek` does."""
     believed: tuple[int, int] | None = None
@@ -26,7 +24,7 @@ async def seek(
         hole = (start, 0 if end is None else end - start)
         if start == end or hole == believed:
             return filesystem.seek(nodeid, offset, whence)
-        await trio.to_thread.run_sync(notifications.write_back, nodeid, *hole)
+        await outside.write_back(nodeid, *hole)
         believed = hole
 
 

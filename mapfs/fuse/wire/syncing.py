@@ -78,17 +78,27 @@ class SyncThread:
         return self._begin([request], data_only=data_only)
 
     def _begin(self, requests: list[Request], *, data_only: bool) -> bool:
+        if self._thread is None and not self._start():
+            return False
         sync = self._committer.begin_log_sync(data_only=data_only)
         if sync is None:
             return False
         if sync.is_small and self._waits.are_likely:
             return self._sync_here(sync, requests)
-        if self._thread is None:
-            self._token = trio.lowlevel.current_trio_token()
-            self._thread = threading.Thread(target=self._run, name="mapfs-sync")
-            self._thread.start()
         self.is_busy = True
         self._queue.put((sync, requests))
+        return True
+
+    def _start(self) -> bool:
+        """Start the thread; False if there may be no more (setrlimit(2))."""
+        self._token = trio.lowlevel.current_trio_token()
+        thread = threading.Thread(target=self._run, name="mapfs-sync")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            _log.warning("fsync without a thread of its own: %s", error)
+            return False
+        self._thread = thread
         return True
 
     def _sync_here(self, sync: LogSync, requests: list[Request]) -> bool:
