@@ -42,6 +42,20 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "frames of an earlier boot stay in the log",
+        "store/log.py",
+        "            self._erase_frames(start)\n",
+        "            pass\n",
+        ("tests/unit/test_commit.py",),
+    ),
+    Mutation(
+        "large values count as small ones",
+        "store/catalog.py",
+        " + large_bytes * _LARGE_TIMES",
+        "",
+        _FULL,
+    ),
+    Mutation(
         "mapped pages are given to other files",
         "store/transaction.py",
         "        self.leased = leased_pages(self._backing, freed, self._page_size)\n",
