@@ -1,7 +1,7 @@
 """A supervisor that goes on with a mount in a program that was executed anew.
 
-Run as `python -m mapfs.cli.resume STORE MNT OPTIONS LOG FOREGROUND FD FLAGS TAKEOVERS`, by itself
-only.
+Run as `python -m mapfs.cli.resume STORE MNT OPTIONS LOG FOREGROUND FD FLAGS TAKEOVERS DEVICE`, by
+itself only; earlier versions left out the last words.
 """
 
 import logging
@@ -16,6 +16,7 @@ from mapfs.fuse.device import default_flags
 from mapfs.fuse.options import MountOptions
 from mapfs.fuse.session import Connection, Job
 from mapfs.fuse.supervisor import Supervisor
+from mapfs.mounts import device_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Supervision:
         words = [os.fspath(self.store), os.fspath(self.mountpoint), self.options]
         words += [os.fspath(self.log or ""), "1" if self.is_foreground else ""]
         words += [str(connection.fd), str(int(connection.flags)), str(connection.takeovers)]
+        words += [str(connection.device)]
         command = [sys.executable, "-P", "-m", "mapfs.cli.resume", *words]
         os.execv(sys.executable, command)  # noqa: S606 (this process is to go on)
 
@@ -46,6 +48,7 @@ class Supervision:
 def main() -> None:
     store, mountpoint, options, log, is_foreground, fd, flags, *more = sys.argv[1:]
     takeovers = int(more[0]) if more else 1
+    device = int(more[1]) if len(more) > 1 else device_at(Path(mountpoint)) or 0
     path = Path(log) if log else None
     supervision = Supervision(
         Path(store), Path(mountpoint), options, path, is_foreground=bool(is_foreground)
@@ -53,7 +56,7 @@ def main() -> None:
     log_to(None if is_foreground else log_handler(path))
     os.set_inheritable(int(fd), False)  # noqa: FBT003 (takes it so only)
     Path("/proc/self/comm").write_text("mapfs")
-    supervisor = supervision.supervisor(Connection(int(fd), int(flags), takeovers))
+    supervisor = supervision.supervisor(Connection(int(fd), int(flags), takeovers, device))
     try:
         sys.exit(supervisor.run(lambda: None, lambda: None))
     except MountError as error:

@@ -5,6 +5,7 @@ only then does the kernel leave the umask to the filesystem (`fuse_fill_super_co
 fs/fuse/inode.c), which must ignore it where a default ACL is inherited (acl(5)).
 """
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -156,14 +157,16 @@ def abort_file(device: int) -> Path:
     return Path(f"/sys/fs/fuse/connections/{os.minor(device)}/abort")
 
 
-def abort(mountpoint: Path) -> None:
+def abort(device: int, mountpoint: Path) -> None:
     """End the connection of a mount, whoever still holds it: who waits for an answer gets an error.
 
-    Root always can, and others where fusectl is mounted.
+    `device` is its `st_dev`. Where fusectl is not mounted only root can, and only while the mount
+    is where it was.
     """
-    try:
-        abort_file(device_at(mountpoint) or 0).write_text("1")
-    except OSError:
+    with contextlib.suppress(OSError):
+        abort_file(device).write_text("1")
+        return
+    if device_at(mountpoint) == device:
         _libc.umount2(os.fsencode(mountpoint), _MNT_FORCE)
 
 

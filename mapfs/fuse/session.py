@@ -45,12 +45,15 @@ HAND_OVER: Final = signal.SIGUSR1
 class Connection(NamedTuple):
     """A FUSE connection on which FUSE_INIT was answered, agreeing on the flags `Init`.
 
-    `takeovers` says how many processes have served it before.
+    `takeovers` says how many processes have served it before; `device` is the `st_dev` of what is
+    mounted, 0 if that is not known. The kernel was asked for it, and not the mount: who waits for
+    that could not be killed.
     """
 
     fd: int
     flags: int
     takeovers: int
+    device: int
 
     @property
     def is_taken_over(self) -> bool:
@@ -124,13 +127,14 @@ class _Session:
         self._job = job
         self._mountpoint = job.mountpoint
         self._options = job.options
-        self._takeovers = 0
+        self._takeovers = self._device = 0
         self._on_ready = on_ready
         self._metrics = metrics
         self._committer = Committer(filesystem)
 
     def run(self, fd: int) -> None:
         """Serve what was mounted just now."""
+        self._device = device_at(self._mountpoint) or 0
         self._transport = self._make_transport(fd)
         trio.run(self._serve, None)
 
@@ -145,7 +149,7 @@ class _Session:
         from mapfs.fuse.wire.write_back import WriteBack
 
         flags = negotiate(fd, self._options)
-        outside = WriteBack(fd, self._mountpoint, [os.getpid()])
+        outside = WriteBack(fd, self._device, [os.getpid()])
         return WireTransport(self._filesystem, self._committer, self._options, fd, flags, outside)
 
     def run_connection(self, connection: Connection) -> bool:
@@ -160,10 +164,10 @@ class _Session:
             self._options,
             connection.fd,
             Init(connection.flags),
-            WriteBack(connection.fd, self._mountpoint, [os.getppid(), os.getpid()]),
+            WriteBack(connection.fd, connection.device, [os.getppid(), os.getpid()]),
             is_taken_over=connection.is_taken_over,
         )
-        self._takeovers = connection.takeovers
+        self._takeovers, self._device = connection.takeovers, connection.device
         trio.run(self._serve, transport.hand_over)
         return transport.is_handed_over
 
@@ -185,26 +189,17 @@ class _Session:
 
     async def _get_ready(self, nursery: trio.Nursery, statistics: Statistics) -> None:
         """What needs a mount that is served already."""
-        number = await trio.to_thread.run_sync(self._tune, abandon_on_cancel=True)
+        if self._device:
+            bdi.tune(self._device)
+        else:
+            _log.warning("%s: the kernel names no such mount", self._mountpoint)
         try:
-            bound = ControlSocket(self._bundle, number)
+            bound = ControlSocket(self._bundle, self._device)
         except OSError as error:
             _log.warning("%s has no control socket: %s", self._mountpoint, error)
         else:
             await nursery.start(self._control(statistics).run, bound)
         self._on_ready()
-
-    def _tune(self) -> int:
-        """Set the mount up for speed; returns its device number, 0 if that cannot be known.
-
-        The kernel is asked, and not the mount: who waits for that could not be killed.
-        """
-        number = device_at(self._mountpoint)
-        if number is None:
-            _log.warning("%s: the kernel names no such mount", self._mountpoint)
-            return 0
-        bdi.tune(number)
-        return number
 
     @property
     def _bundle(self) -> Path | None:

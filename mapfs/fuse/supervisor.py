@@ -27,6 +27,7 @@ from mapfs.fuse.wire import loop as _loop  # noqa: F401 (for the workers)
 from mapfs.fuse.wire.negotiation import negotiate
 from mapfs.fuse.wire.protocol import Init
 from mapfs.fuse.worker import HANDED_OVER, MESSAGE_BYTES, OPENED, READY
+from mapfs.mounts import device_at
 
 _log = logging.getLogger(__name__)
 
@@ -159,7 +160,7 @@ class Supervisor:
         """After a beginning that failed: leave neither a mount nor a worker."""
         if self._connection is not None:
             os.close(self._connection.fd)
-            device.abort(self._job.mountpoint)
+            device.abort(self._connection.device, self._job.mountpoint)
             with contextlib.suppress(MountError):
                 device.unmount(self._job.mountpoint, lazy=True)
         os.waitpid(self._worker.pid, 0)
@@ -179,7 +180,7 @@ class Supervisor:
             _log.warning(
                 "this kernel cannot send requests again (Linux 6.9): no worker is replaced"
             )
-        return Connection(fd, flags, takeovers=0)
+        return Connection(fd, flags, 0, device_at(job.mountpoint) or 0)
 
     def _wait(self) -> int:
         """The exit code of the worker when it ends, or minus the signal that ended it."""
@@ -226,7 +227,7 @@ class Supervisor:
         """Take the mount away: programs that use it get errors, and are not left waiting."""
         mountpoint = self._job.mountpoint
         os.close(self._kept.fd)
-        device.abort(mountpoint)  # what has the kernel write back holds it, too
+        device.abort(self._kept.device, mountpoint)  # what has the kernel write back holds it, too
         try:
             device.unmount(mountpoint, lazy=True)
         except MountError as error:

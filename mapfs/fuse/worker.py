@@ -26,7 +26,7 @@ READY: Final = b"ready"
 MESSAGE_BYTES: Final = 4096
 # The exit code that says: another worker is to go on.
 HANDED_OVER: Final = 75
-_CONNECTION: Final = struct.Struct("<QI")
+_CONNECTION: Final = struct.Struct("<QIQ")
 # How long somebody who looks at the store may keep a worker from taking over.
 _PATIENCE_SECONDS: Final = 60
 _PAUSE_SECONDS: Final = 0.02
@@ -66,7 +66,7 @@ def _open(job: Job, *, wait: bool) -> Store:
 
 def send_connection(channel: socket.socket, connection: Connection) -> None:
     """Hand a worker the connection. Raises `OSError` if it has died."""
-    message = _CONNECTION.pack(connection.flags, connection.takeovers)
+    message = _CONNECTION.pack(connection.flags, connection.takeovers, connection.device)
     socket.send_fds(channel, [message], [connection.fd])
 
 
@@ -75,9 +75,9 @@ def _receive_connection(channel: socket.socket) -> Connection | None:
     message, fds, _, _ = socket.recv_fds(channel, _CONNECTION.size, 1)
     if not message:
         return None
-    flags, takeovers = _CONNECTION.unpack(message)
+    flags, takeovers, number = _CONNECTION.unpack(message)
     os.set_inheritable(fds[0], False)  # noqa: FBT003 (takes it so only)
-    return Connection(fds[0], flags, takeovers)
+    return Connection(fds[0], flags, takeovers, number)
 
 
 def run(

@@ -7,7 +7,6 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from struct import pack, unpack_from
 from typing import Final, NamedTuple
 
@@ -119,7 +118,7 @@ def transport_of(
 ) -> WireTransport:
     """The transport at the other end of the connection."""
     device = kernel.device.fileno()
-    outside = WriteBack(device, Path("/nowhere"), [os.getpid()])
+    outside = WriteBack(device, 0, [os.getpid()])
     return WireTransport(
         filesystem, Committer(filesystem), options or MountOptions(), device, FLAGS, outside
     )

@@ -12,7 +12,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Collection
-from pathlib import Path
 from typing import Final
 
 import trio
@@ -20,7 +19,6 @@ import trio
 from mapfs.fuse import device
 from mapfs.fuse.wire import write_back_process
 from mapfs.fuse.wire.notifications import inval_inode
-from mapfs.mounts import device_at
 
 _ANSWER_BYTES: Final = 4
 
@@ -28,14 +26,14 @@ _ANSWER_BYTES: Final = 4
 class WriteBack:
     """Writes ranges back, one after the other. Belongs to the filesystem's thread."""
 
-    def __init__(self, fd: int, mountpoint: Path, keepers: Collection[int]) -> None:
-        """`fd` is the connection of what is mounted on `mountpoint`.
+    def __init__(self, fd: int, mounted: int, keepers: Collection[int]) -> None:
+        """`fd` is the connection of the mount with the `st_dev` `mounted`.
 
         `keepers` are the processes without which nobody would serve it any more: when they have
         ended, the connection does.
         """
         self._fd = fd
-        self._mountpoint = mountpoint
+        self._mounted = mounted
         self._keepers = keepers
         self._turn = trio.Lock()
         self._channel: trio.socket.SocketType | None = None
@@ -68,7 +66,7 @@ class WriteBack:
 
     def _start(self, channel: int) -> None:
         """Start the process; returns when it has left this one, which need not wait for it."""
-        abort_file = device.abort_file(device_at(self._mountpoint) or 0)
+        abort_file = device.abort_file(self._mounted)
         keepers = [os.pidfd_open(pid) for pid in self._keepers]
         descriptors = (self._fd, channel, *keepers)
         program = [sys.executable, "-I", "-S", write_back_process.__file__]
