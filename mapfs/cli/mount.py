@@ -195,6 +195,7 @@ def _serve(
             ),
             listing=options.listing,
             access_times=options.access_times,
+            acl=options.acl,
         )
     else:
         filesystem = open_filesystem(job)

@@ -70,10 +70,12 @@ class Filesystem(ExtendedAttributes):
         listing: Listing = Listing.HIDDEN,
         access_times: AccessTimes = AccessTimes.ALL,
         keep_orphans: bool = False,
+        acl: bool = True,
     ) -> None:
         """Replay what the store's log holds, and free what nobody owns.
 
-        `keep_orphans` is for a mount that goes on: files without a name may be open there.
+        `keep_orphans` is for a mount that goes on: files without a name may be open there. Without
+        `acl` those that are stored have no effect and are not listed.
         """
         self.store = store
         self.read_only = store.read_only
@@ -84,7 +86,7 @@ class Filesystem(ExtendedAttributes):
         self._placement = Placement(store, self._extents, self._advisor)
         self._content = Content(store, self._inodes, self._extents, self._placement, self._advisor)
         self._directories = DirectoryTable(store, self._inodes)
-        self._xattrs = XattrTable(store, self._inodes)
+        self._xattrs = XattrTable(store, self._inodes, has_acl=acl)
         times = AccessTimes.NONE if store.read_only else access_times
         self._metadata = Metadata(self._inodes, self._content, self._xattrs, times)
         self._attributes = Attributes(store, self._inodes, self._extents, self._placement)
@@ -236,24 +238,28 @@ class Filesystem(ExtendedAttributes):
         self._metadata.accessed(inode)
         return inode.target
 
-    def readdir(self, number: int, after: int = 0) -> Iterator[Listed]:
+    def readdir(self, number: int, after: int = 0, *, stamp: bool = True) -> Iterator[Listed]:
         """The entries of a directory, `.` and `..` first, behind the one with cookie `after`.
 
         Cookies grow and stay with their entries, so a listing can be taken up again whatever
-        changed in between. Drop the iterator before the directory changes.
+        changed in between. Drop the iterator before the directory changes. `stamp` False leaves
+        the access time as it is.
         """
         directory = self._directory(number)
-        self._metadata.accessed(directory)
+        if stamp:
+            self._metadata.accessed(directory)
         if after < _DOT:
             yield Listed(_DOT, number, stat.S_IFDIR, b".")
         if after < _DOT_DOT:
             yield Listed(_DOT_DOT, directory.parent, stat.S_IFDIR, b"..")
         yield from self._directories.listing(directory, max(after, _DOT_DOT))
 
-    def readdirplus(self, number: int, after: int = 0) -> Iterator[tuple[Listed, Inode]]:
+    def readdirplus(
+        self, number: int, after: int = 0, *, stamp: bool = True
+    ) -> Iterator[tuple[Listed, Inode]]:
         """As `readdir`, each entry with its inode, which must be neither changed nor kept."""
         peek = self._inodes.peek
-        return ((entry, peek(entry.inode)) for entry in self.readdir(number, after))
+        return ((entry, peek(entry.inode)) for entry in self.readdir(number, after, stamp=stamp))
 
     def _directory(self, number: int) -> Inode:
         inode = self._inodes.get(number)
@@ -266,21 +272,27 @@ class Filesystem(ExtendedAttributes):
 
     # Content
 
-    def read(self, number: int, offset: int, size: int) -> list[memoryview]:
-        """Up to `size` bytes as views of the mapping; use them before the next commit ends."""
+    def read(self, number: int, offset: int, size: int, *, stamp: bool = True) -> list[memoryview]:
+        """Up to `size` bytes as views of the mapping; use them before the next commit ends.
+
+        `stamp` False leaves the access time as it is.
+        """
         inode = require_file(self._inodes.get(number))
-        self._metadata.accessed(inode)
+        if stamp:
+            self._metadata.accessed(inode)
         return self._content.read(inode, offset, size)
 
-    def cold_loader(self, number: int, offset: int, size: int) -> ColdLoader | None:
+    def cold_loader(
+        self, number: int, offset: int, size: int, *, stamp: bool = True
+    ) -> ColdLoader | None:
         """What a worker thread should call before `read`, or None if all of it is in memory.
 
         If it names a `run`, the thread may as well fetch these bytes of the store: they are the
-        file's as long as `recycled` is what it was.
+        file's as long as `recycled` is what it was. `stamp` is that of `read`.
         """
         inode = require_file(self._inodes.get(number))
         loader = self._placement.cold_loader(inode, offset, size)
-        if loader is not None:
+        if loader is not None and stamp:
             self._metadata.accessed(inode)
         return loader
 

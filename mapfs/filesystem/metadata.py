@@ -25,7 +25,8 @@ class Changes(NamedTuple):
     """What `Metadata.change` is to change: None leaves a field as it is.
 
     `kill_setid` also clears the set-id bits of a file, as for a truncation by somebody without
-    CAP_FSETID (inode(7)).
+    CAP_FSETID (inode(7)); the setgid bit is left with `keep_setgid`, which changing the owner
+    looks at, too.
     """
 
     mode: int | None = None
@@ -36,6 +37,7 @@ class Changes(NamedTuple):
     mtime: int | None = None
     ctime: int | None = None
     kill_setid: bool = False
+    keep_setgid: bool = False
 
     @property
     def are_times(self) -> bool:
@@ -59,8 +61,8 @@ class Metadata:
         self._inodes.edit(inode)
         if changes.size is not None:
             self._content.truncate(require_file(inode), changes.size)
-        if changes.kill_setid:
-            _clear_setid(inode)
+        if changes.kill_setid and inode.is_file:
+            _clear_setid(inode, changes)
         _change_owner(inode, changes)
         if changes.mode is not None:
             inode.mode = inode.type | stat.S_IMODE(changes.mode)
@@ -88,11 +90,9 @@ def _change_owner(inode: Inode, changes: Changes) -> None:
         return
     inode.uid = inode.uid if changes.uid is None else changes.uid
     inode.gid = inode.gid if changes.gid is None else changes.gid
-    _clear_setid(inode)  # chown(2)
+    if not inode.is_directory:
+        _clear_setid(inode, changes)  # `chown_common` in fs/open.c
 
 
-def _clear_setid(inode: Inode) -> None:
-    """Clear setuid, and setgid where it does not stand for mandatory locking (inode(7))."""
-    if inode.is_file:
-        executable = inode.mode & stat.S_IXGRP
-        inode.mode &= ~(stat.S_ISUID | (stat.S_ISGID if executable else 0))
+def _clear_setid(inode: Inode, changes: Changes) -> None:
+    inode.mode &= ~(stat.S_ISUID | (0 if changes.keep_setgid else stat.S_ISGID))

@@ -20,6 +20,7 @@ from mapfs.store.store import Store
 
 MAX_NAME_BYTES: Final = 255
 MAX_VALUE_BYTES: Final = 64 << 10
+_ACLS: Final = (acl.ACCESS, acl.DEFAULT)
 _NAMESPACES: Final = (b"user", b"trusted", b"security")
 # What ls(1) asks of every file, unless it hears that the filesystem has no such thing.
 _ASKED_OF_EACH: Final = (b"security.selinux", b"security.capability")
@@ -28,7 +29,9 @@ _ASKED_OF_EACH: Final = (b"security.selinux", b"security.capability")
 class XattrTable:
     """The XATTRS table."""
 
-    def __init__(self, store: Store, inodes: InodeTable) -> None:
+    def __init__(self, store: Store, inodes: InodeTable, *, has_acl: bool = True) -> None:
+        """Without `has_acl` ACLs that are stored are neither inherited nor named."""
+        self._has_acl = has_acl
         self._transaction = store.transaction
         self._inodes = inodes
         everything = self._transaction.scan(Table.XATTRS, b"", b"\xff" * 9)
@@ -65,7 +68,7 @@ class XattrTable:
     def _check(self, inode: Inode, name: bytes, value: bytes, flags: int) -> None:
         if not 0 < len(name) <= MAX_NAME_BYTES or len(value) > MAX_VALUE_BYTES:
             raise AttributeTooBigError("the name or the value is too long")
-        if name not in (acl.ACCESS, acl.DEFAULT) and not _is_namespaced(name):
+        if name not in _ACLS and not _is_namespaced(name):
             raise NotSupportedError("no such namespace of attributes")
         if flags & ~(os.XATTR_CREATE | os.XATTR_REPLACE):
             raise InvalidArgumentError("unknown flags")
@@ -102,16 +105,20 @@ class XattrTable:
         self._transaction.delete(Table.XATTRS, name_key(inode.number, name))
         inode.ctime = now()
 
-    def names(self, inode: Inode) -> list[bytes]:
-        """The names of all attributes."""
+    def _all_names(self, inode: Inode) -> list[bytes]:
         if not inode.flags & HAS_ATTRIBUTES:
             return []
         prefix, behind = id_key(inode.number), id_key(inode.number + 1)
         return [name_of(key) for key, _ in self._transaction.scan(Table.XATTRS, prefix, behind)]
 
+    def names(self, inode: Inode) -> list[bytes]:
+        """The names of all attributes that can be read."""
+        names = self._all_names(inode)
+        return names if self._has_acl else [name for name in names if name not in _ACLS]
+
     def remove_all(self, inode: Inode) -> None:
         """Drop the attributes of an inode that is going away."""
-        for name in self.names(inode):
+        for name in self._all_names(inode):
             self._transaction.delete(Table.XATTRS, name_key(inode.number, name))
 
     def mode_changed(self, inode: Inode) -> None:
@@ -123,7 +130,7 @@ class XattrTable:
 
     def inherit(self, directory: Inode, inode: Inode, umask: int) -> None:
         """Give a new inode the ACLs its directory's default asks for, or apply the umask."""
-        default = self._find(directory, acl.DEFAULT)
+        default = self._find(directory, acl.DEFAULT) if self._has_acl else None
         if inode.is_symlink:
             return
         if default is None:

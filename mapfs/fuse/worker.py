@@ -45,6 +45,7 @@ def open_filesystem(job: Job, *, keep_orphans: bool = False) -> Filesystem:
         listing=options.listing,
         access_times=options.access_times,
         keep_orphans=keep_orphans,
+        acl=options.acl,
     )
 
 

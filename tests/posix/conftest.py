@@ -19,10 +19,21 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.posix.checks", "tests.posix.expect")
 
 MAPFS = Path(sys.executable).with_name("mapfs")
-# What each transport cannot carry (docs/architecture.md).
+# What each transport, with further options, cannot carry (docs/architecture.md).
 LACKS = {
     "wire": frozenset[str](),
-    "pyfuse3": frozenset({"attribute_flags", "birth", "fallocate", "seek_hole", "tmpfile"}),
+    "wire,cache=writethrough": frozenset[str](),
+    "pyfuse3": frozenset(
+        {
+            "attribute_flags",
+            "birth",
+            "fallocate",
+            "noatime_flag",
+            "seek_hole",
+            "setgid_of_others",
+            "tmpfile",
+        }
+    ),
 }
 
 
@@ -84,7 +95,7 @@ def _mapfs(base: Path, transport: str) -> Iterator[Subject]:
     _run(MAPFS, "mkfs", store, "--size", "4G")
     # fusermount3 lets only root share a mount, and only root's checks act as other users.
     others = ["--allow-other"] if os.geteuid() == 0 else []
-    _run(MAPFS, "mount", store, mount, "--transport", transport, *others)
+    _run(MAPFS, "mount", store, mount, "-o", f"transport={transport}", *others)
     try:
         yield Subject(mount, LACKS[transport], slow=transport == "wire")
     finally:

@@ -28,7 +28,9 @@ DOCUMENTED: dict[str, tuple[int, ...] | None] = {
     "attribute_flags": (errno.ENOTTY, errno.ENOSYS),
     "fallocate": (errno.EOPNOTSUPP,),
     "large_xattr": (errno.ENOSPC, errno.E2BIG),
+    "noatime_flag": None,
     "seek_hole": None,
+    "setgid_of_others": None,
     "tmpfile": (errno.EOPNOTSUPP,),
     "user_xattr": (errno.EOPNOTSUPP,),
 }

@@ -139,7 +139,7 @@ fuse_read_in 40 READ_IN
     16 4 size
     20 4 (read_flags)
     24 8 (lock_owner)
-    32 4 (flags)
+    32 4 flags
     36 4 (padding)
 fuse_write_in 40 WRITE_IN
     0 8 (fh)

@@ -203,10 +203,13 @@ def test_chmod_keeps_the_type(fs: Filesystem, mode: int) -> None:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [(0o6755, 0o755), (0o2644, 0o2644), (0o4644, 0o644), (0o2670, 0o670), (0o1777, 0o1777)],
+    [(0o6755, 0o755), (0o2644, 0o644), (0o4644, 0o644), (0o2670, 0o670), (0o1777, 0o1777)],
 )
 def test_chown_clears_setid_of_files(fs: Filesystem, before: int, after: int) -> None:
     number = make(fs, b"f")
+    fs.setattr(number, Changes(mode=before))
+    kept = fs.setattr(number, Changes(uid=6, keep_setgid=True))
+    assert kept.mode & 0o7777 == after | before & stat.S_ISGID
     fs.setattr(number, Changes(mode=before))
     inode = fs.setattr(number, Changes(uid=5))
     assert (inode.uid, inode.gid, inode.mode & 0o7777) == (5, 1000, after)

@@ -1,9 +1,7 @@
 """Conversions between what `Filesystem` says and what pyfuse3 does."""
 
-import contextlib
 from typing import Final
 
-import pyfuse3
 from pyfuse3 import (
     EntryAttributes,
     InodeT,
@@ -16,6 +14,7 @@ from pyfuse3 import (
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Statistics
 from mapfs.format.records import Inode
+from mapfs.fuse import groups
 
 # The daemon is the only one that changes anything, so what the kernel knows stays true.
 _CACHE_SECONDS: Final = 24 * 3600.0
@@ -24,7 +23,6 @@ _BLOCK_BYTES: Final = 512
 # For the kernel this is the block size of its page cache, whatever the store's pages are.
 _BLKSIZE: Final = 4096
 _NAME_BYTES: Final = 255
-_ROOT: Final = 0
 
 
 def caller(context: RequestContext) -> Caller:
@@ -34,11 +32,7 @@ def caller(context: RequestContext) -> Caller:
 
 def is_member(context: RequestContext, group: int) -> bool:
     """Whether the caller is in `group`, or is root, who counts as in every group."""
-    if context.uid == _ROOT or context.gid == group:
-        return True
-    with contextlib.suppress(OSError):
-        return group in pyfuse3.get_sup_groups(context.pid)
-    return False
+    return groups.is_member(context.uid, context.gid, context.pid, group)
 
 
 def attributes(inode: Inode, page_size: int) -> EntryAttributes:
@@ -79,6 +73,7 @@ def changes(attr: EntryAttributes, fields: SetattrFields) -> Changes:
         atime=attr.st_atime_ns if fields.update_atime else None,
         mtime=attr.st_mtime_ns if fields.update_mtime else None,
         ctime=attr.st_ctime_ns if fields.update_ctime else None,
+        keep_setgid=True,  # the kernel clears it by the mode
     )
 
 

@@ -34,6 +34,7 @@ from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Inode
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Counters
+from mapfs.fuse.groups import keeps_setgid
 from mapfs.fuse.libfuse.calls import describe
 from mapfs.fuse.libfuse.conversion import (
     absent,
@@ -252,8 +253,13 @@ class Pyfuse3Transport(pyfuse3.Operations):
     @handler
     async def open(self, inode: InodeT, flags: FlagT, ctx: RequestContext) -> FileInfo:
         if flags & os.O_TRUNC:
-            self._filesystem.setattr(inode, Changes(size=0, kill_setid=ctx.uid != _ROOT))
+            self._truncate(self._filesystem.inode(inode), ctx)
         return FileInfo(fh=FileHandleT(inode), keep_cache=True)
+
+    def _truncate(self, inode: Inode, ctx: RequestContext) -> None:
+        keep_setgid = keeps_setgid(inode.mode, inode.gid, ctx.uid, ctx.gid, ctx.pid)
+        changes = Changes(size=0, kill_setid=ctx.uid != _ROOT, keep_setgid=keep_setgid)
+        self._filesystem.setattr(inode.number, changes)
 
     @handler
     async def create(
@@ -298,6 +304,8 @@ class Pyfuse3Transport(pyfuse3.Operations):
 
     @handler
     async def fsync(self, fh: FileHandleT, datasync: bool) -> None:  # noqa: FBT001 (pyfuse3's)
+        # With the writeback cache the kernel asks for a file's blocks at close(2) only.
+        pyfuse3.invalidate_inode(InodeT(fh), attr_only=True)
         await self.committer.sync(fh)
 
     # Attributes and the whole

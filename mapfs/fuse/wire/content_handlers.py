@@ -1,5 +1,6 @@
 """The handlers of requests for the bytes of files, as `handlers` has those for all else."""
 
+import os
 import stat
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -10,8 +11,10 @@ from mapfs.filesystem.cold_loader import ColdLoader
 from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Counters
+from mapfs.fuse.groups import keeps_setgid
 from mapfs.fuse.options import Cache, MountOptions
 from mapfs.fuse.wire import protocol
+from mapfs.fuse.wire.block_counts import BlockCounts
 from mapfs.fuse.wire.negotiation import MAX_WRITE_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import Opcode
@@ -31,6 +34,7 @@ class Helpers(NamedTuple):
 
     notifications: Notifications
     outside: WriteBack
+    blocks: BlockCounts
     reads: ReadThreads
     syncs: SyncThread
 
@@ -53,6 +57,7 @@ class ContentHandlers:
         self._committer = committer
         self._notifications = helpers.notifications
         self._outside = helpers.outside
+        self._blocks = helpers.blocks
         self._reads = helpers.reads
         self._syncs = helpers.syncs
         self._counters = counters
@@ -75,12 +80,12 @@ class ContentHandlers:
         }
 
     def read(self, request: Request) -> Answer:
-        offset, size = _read_range(request)
+        offset, size, stamp = _read_in(request)
         self._accessed(request.nodeid)
         self._reads.note(request.nodeid, offset, size)
-        load = self._filesystem.cold_loader(request.nodeid, offset, size)
+        load = self._filesystem.cold_loader(request.nodeid, offset, size, stamp=stamp)
         if load is None:
-            return self._filesystem.read(request.nodeid, offset, size)
+            return self._filesystem.read(request.nodeid, offset, size, stamp=stamp)
         if load.run is not None:
             self._reads.read(request.kept(), *load.run, ahead=load.ahead)
             return None
@@ -88,16 +93,16 @@ class ContentHandlers:
 
     async def read_cold(self, request: Request) -> Content:
         """What read does if the range has changed since it was looked up."""
-        offset, size = _read_range(request)
-        load = self._filesystem.cold_loader(request.nodeid, offset, size)
+        offset, size, stamp = _read_in(request)
+        load = self._filesystem.cold_loader(request.nodeid, offset, size, stamp=stamp)
         return await self._read_loaded(request, load)
 
     async def _read_loaded(self, request: Request, load: ColdLoader | None) -> Content:
         """What read does if the range is in pieces."""
-        offset, size = _read_range(request)
+        offset, size, stamp = _read_in(request)
         if load is not None:
             await trio.to_thread.run_sync(load)
-        views = self._filesystem.read(request.nodeid, offset, size)
+        views = self._filesystem.read(request.nodeid, offset, size, stamp=stamp)
         self._counters.cold_bytes += sum(view.nbytes for view in views)
         return views
 
@@ -107,8 +112,12 @@ class ContentHandlers:
         if len(data) != size:
             raise ValueError("a write of another size than it says")
         if flags & protocol.FUSE_WRITE_KILL_SUIDGID:
-            self._kill_setid(request.nodeid)
+            self._kill_setid(request, request.nodeid)
+        inode = self._filesystem.inode(request.nodeid)
+        pages = inode.pages
         written = self._filesystem.write(request.nodeid, offset, data, stamp=self._stamp)
+        if inode.pages != pages and not self._stamp:
+            self._blocks.changed(request.nodeid)
         self._accessed(request.nodeid)
         self._counters.written_bytes += written
         return protocol.WRITE_OUT.pack(written)
@@ -116,23 +125,25 @@ class ContentHandlers:
     def fallocate(self, request: Request) -> bytes:
         offset, length, mode = protocol.FALLOCATE_IN.unpack_from(request.body)
         if request.uid != _ROOT_USER:
-            self._kill_setid(request.nodeid)
+            self._kill_setid(request, request.nodeid)
         self._filesystem.fallocate(request.nodeid, mode, offset, length)
         return b""
 
-    def _kill_setid(self, nodeid: int) -> None:
+    def _kill_setid(self, request: Request, nodeid: int) -> None:
         """Clear the set-id bits of a file that somebody without CAP_FSETID changes.
 
         With HANDLE_KILLPRIV_V2 this is the daemon's work. The kernel tells for WRITE and SETATTR.
         """
-        if self._filesystem.inode(nodeid).mode & (stat.S_ISUID | stat.S_ISGID):
-            self._filesystem.setattr(nodeid, Changes(kill_setid=True))
-            self._notifications.invalidate_attributes(nodeid)
+        inode = self._filesystem.inode(nodeid)
+        if inode.mode & (stat.S_ISUID | stat.S_ISGID):
+            caller = (request.uid, request.gid, request.pid)
+            keep_setgid = keeps_setgid(inode.mode, inode.gid, *caller)
+            if inode.mode & stat.S_ISUID or not keep_setgid:
+                self._filesystem.setattr(nodeid, Changes(kill_setid=True, keep_setgid=keep_setgid))
+                self._notifications.invalidate_attributes(nodeid)
 
     def lseek(self, request: Request) -> Answer:
         offset, whence = protocol.LSEEK_IN.unpack_from(request.body)
-        if self._stamp:  # written through: what the filesystem knows is all there is
-            return protocol.LSEEK_OUT.pack(self._filesystem.seek(request.nodeid, offset, whence))
         return self._seek(request.nodeid, offset, whence)
 
     async def _seek(self, nodeid: int, offset: int, whence: int) -> bytes:
@@ -143,7 +154,7 @@ class ContentHandlers:
         offset, target, to, length, _ = protocol.COPY_FILE_RANGE_IN.unpack_from(request.body)
         length = min(length, _MOST_COPIED)
         if request.uid != _ROOT_USER:
-            self._kill_setid(target)
+            self._kill_setid(request, target)
         load = self._filesystem.cold_loader(request.nodeid, offset, length)
 
         def copy() -> bytes:
@@ -158,6 +169,7 @@ class ContentHandlers:
 
     def fsync(self, request: Request) -> Answer:
         (flags,) = protocol.FSYNC_IN.unpack_from(request.body)
+        self._blocks.synced(request.nodeid)
         return self._sync(request, data_only=bool(flags & protocol.FUSE_FSYNC_FDATASYNC))
 
     def syncfs(self, request: Request) -> Answer:
@@ -173,7 +185,10 @@ class ContentHandlers:
         return b""
 
 
-def _read_range(request: Request) -> tuple[int, int]:
-    """Offset and size of a READ; no kernel asks for more than was agreed on."""
-    offset, size = protocol.READ_IN.unpack_from(request.body)
-    return offset, min(size, MAX_WRITE_BYTES)
+def _read_in(request: Request) -> tuple[int, int, bool]:
+    """Offset and size of a READ, and whether it counts as an access (O_NOATIME in open(2)).
+
+    No kernel asks for more than was agreed on.
+    """
+    offset, size, flags = protocol.READ_IN.unpack_from(request.body)
+    return offset, min(size, MAX_WRITE_BYTES), not flags & os.O_NOATIME

@@ -6,6 +6,7 @@ views of them), a coroutine if it must wait, or None if a thread answers. It rai
 one. Nothing is kept for open files: every request names its inode.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -20,6 +21,7 @@ from mapfs.errors import (
 from mapfs.filesystem.advice import ADVICE
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.filesystem import Changes, Filesystem
+from mapfs.fuse.groups import keeps_setgid
 from mapfs.fuse.options import MountOptions
 from mapfs.fuse.wire import protocol
 from mapfs.fuse.wire.protocol import Init, Opcode
@@ -27,6 +29,7 @@ from mapfs.fuse.wire.replies import ABSENT, Replies, dirent
 from mapfs.fuse.wire.request import Answer, Handler, Request, string
 
 _ROOT_USER: Final = 0
+_MAY_CLEAR_SETGID: Final = protocol.FATTR_KILL_SUIDGID | protocol.FATTR_UID | protocol.FATTR_GID
 _ACL_PREFIX: Final = b"system.posix_acl_"
 # FS_IOC_GETFLAGS for 64 and 32 bits, and FS_IOC_FSGETXATTR (linux/fs.h).
 _ATTRIBUTE_IOCTLS: Final = frozenset({0x80086601, 0x80046601, 0x801C581F})
@@ -109,8 +112,13 @@ class Handlers:
             mtime=_time(valid, protocol.FATTR_MTIME, protocol.FATTR_MTIME_NOW, mtime, mtime_ns),
             ctime=_time(valid, protocol.FATTR_CTIME, 0, ctime, ctime_ns),
             kill_setid=bool(valid & protocol.FATTR_KILL_SUIDGID),
+            keep_setgid=bool(valid & _MAY_CLEAR_SETGID) and self._keeps_setgid(request),
         )
         return self._replies.attributes(self._filesystem.setattr(request.nodeid, changes))
+
+    def _keeps_setgid(self, request: Request) -> bool:
+        inode = self._filesystem.inode(request.nodeid)
+        return keeps_setgid(inode.mode, inode.gid, request.uid, request.gid, request.pid)
 
     # Names
 
@@ -169,13 +177,15 @@ class Handlers:
     # Directories
 
     def readdir(self, request: Request) -> bytes:
-        offset, size = protocol.READ_IN.unpack_from(request.body)
-        packed = map(dirent, self._filesystem.readdir(request.nodeid, offset))
+        offset, size, flags = protocol.READ_IN.unpack_from(request.body)
+        stamp = not flags & os.O_NOATIME
+        packed = map(dirent, self._filesystem.readdir(request.nodeid, offset, stamp=stamp))
         return _filled(packed, size)
 
     def readdirplus(self, request: Request) -> bytes:
-        offset, size = protocol.READ_IN.unpack_from(request.body)
-        entries = self._filesystem.readdirplus(request.nodeid, offset)
+        offset, size, flags = protocol.READ_IN.unpack_from(request.body)
+        stamp = not flags & os.O_NOATIME
+        entries = self._filesystem.readdirplus(request.nodeid, offset, stamp=stamp)
         return _filled((self._replies.listed(*each) for each in entries), size)
 
     # Attributes and the whole

@@ -24,6 +24,7 @@ from mapfs.fuse.cpu_latency import CpuLatency
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
 from mapfs.fuse.tracing import Event
 from mapfs.fuse.wire.answers import Answers, errno_of, operation_name
+from mapfs.fuse.wire.block_counts import BlockCounts
 from mapfs.fuse.wire.content_handlers import ContentHandlers, Helpers
 from mapfs.fuse.wire.describing import describe
 from mapfs.fuse.wire.handlers import Handlers
@@ -91,7 +92,8 @@ class WireTransport:
         )
         self._syncs = SyncThread(committer, answers.send_in_thread, self._sync_later, self._is_idle)
         self._outside = outside
-        helpers = Helpers(self._notifications, outside, self._reads, self._syncs)
+        self._blocks = BlockCounts(self._notifications, outside)
+        helpers = Helpers(self._notifications, outside, self._blocks, self._reads, self._syncs)
         self.counters = answers.counters
         self._trace: Callable[[Event], None] | None = None
         handlers = Handlers(filesystem, options, flags)
@@ -121,6 +123,7 @@ class WireTransport:
         with self._stop:
             async with trio.open_nursery() as nursery, trio.open_nursery() as seeks:
                 self._nursery, self._seeks = nursery, seeks
+                nursery.start_soon(self._blocks.run)
                 try:
                     if self._is_taken_over:
                         self._serve_resent()
@@ -130,6 +133,7 @@ class WireTransport:
                         # They wait for WRITEs that the next process reads, as it will them.
                         seeks.cancel_scope.cancel()
                 finally:
+                    self._blocks.close()
                     self._syncs.close()
                     self._reads.close()
                     self._sleep.close()

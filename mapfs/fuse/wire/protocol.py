@@ -167,7 +167,7 @@ CREATE_IN: Final = Struct("=4xII4x")
 OPEN_OUT: Final = Struct("=16x")
 
 # (fh) offset size (read_flags lock_owner flags); READDIR has it too
-READ_IN: Final = Struct("=8xQI20x")
+READ_IN: Final = Struct("=8xQI12xI4x")  # offset, size, flags of open(2)
 # (fh) offset size write_flags (lock_owner flags)
 WRITE_IN: Final = Struct("=8xQII16x")
 # size

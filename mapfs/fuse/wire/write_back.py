@@ -11,7 +11,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import trio
@@ -43,22 +43,29 @@ class WriteBack:
 
         Raises `OSError` if that fails. Who is cancelled may leave the kernel at it.
         """
+        await self._call(inval_inode(nodeid, offset, length))
+
+    async def forget_attributes(self, nodeids: Iterable[int]) -> None:
+        """Let the kernel ask for the attributes of inodes anew: no more than go into a message."""
+        await self._call(b"".join(inval_inode(nodeid, -1, 0) for nodeid in nodeids))
+
+    async def _call(self, messages: bytes) -> None:
         async with self._turn:
             try:
-                code = await self._ask(inval_inode(nodeid, offset, length))
+                code = await self._ask(messages)
             except BaseException:
                 self.close()  # its answer, should it still come, is not for the next who asks
                 raise
-        if code not in (0, errno.ENOENT):  # the kernel knows no such inode
+        if code:
             raise OSError(code, os.strerror(code))
 
-    async def _ask(self, message: bytes) -> int:
+    async def _ask(self, messages: bytes) -> int:
         if self._channel is None:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
                 self._channel = trio.socket.from_stdlib_socket(ours)
                 await trio.to_thread.run_sync(self._start, theirs.fileno())
-        await self._channel.send(message)
+        await self._channel.send(messages)
         answer = await self._channel.recv(_ANSWER_BYTES)
         if not answer:
             raise OSError(errno.EIO, "the process that writes back has ended")

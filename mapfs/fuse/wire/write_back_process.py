@@ -7,19 +7,21 @@ the next daemon has served what that waits for.
 
 import contextlib
 import ctypes
+import errno
 import os
 import select
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
 
-_MESSAGE_BYTES = 64
+_MOST_BYTES = 1 << 17
 _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x20000, 1 << 14, 1 << 18  # linux/sched.h, linux/mount.h
 
 
 def main() -> None:
-    """Make one call for each message on `channel`, a notification, and say its errno or 0.
+    """Send the notifications that come on `channel`, one or more at a time; say an errno, or 0.
 
     `keepers` are pidfds (pidfd_open(2)) of the processes that serve the mount, or see to it.
     """
@@ -30,19 +32,24 @@ def main() -> None:
     arguments = (keepers, Path(sys.argv[1]), is_calling)
     threading.Thread(target=_abort_behind, args=arguments, daemon=True).start()
     daemon = socket.socket(fileno=channel)
-    while message := daemon.recv(_MESSAGE_BYTES):
+    while messages := daemon.recv(_MOST_BYTES):
         is_calling.set()
-        code = _call(device, message)
+        code = _send(device, messages)
         is_calling.clear()
         daemon.send(code.to_bytes(4, "little"))
 
 
-def _call(device: int, message: bytes) -> int:
-    try:
-        os.write(device, message)
-    except OSError as error:
-        return error.errno or 0
-    return 0
+def _send(device: int, messages: bytes) -> int:
+    """Send them to the kernel; the last errno is told, but for what it knows no inode of."""
+    code = 0
+    while messages:
+        (size,) = struct.unpack_from("=I", messages)  # every message begins with its length
+        try:
+            os.write(device, messages[:size])
+        except OSError as error:
+            code = code if error.errno == errno.ENOENT else error.errno or 0
+        messages = messages[size:]
+    return code
 
 
 def _abort_behind(keepers: list[int], abort_file: Path, is_calling: threading.Event) -> None:

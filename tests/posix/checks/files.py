@@ -27,6 +27,21 @@ PAGE = os.sysconf("SC_PAGESIZE")
 TMPFILE = getattr(os, "O_TMPFILE", 0o20200000)
 
 
+@needs("noatime_flag")
+def check_who_opens_with_o_noatime_leaves_the_access_time(root: Path) -> None:
+    (root / "file").write_bytes(b"x" * 100_000)
+    with opened(root / "file", os.O_RDONLY | os.O_NOATIME) as fd:
+        os.fsync(fd)
+        os.utime(root / "file", ns=(10**9, 2 * 10**9))
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.pread(fd, 100_000, 0)
+    assert os.stat(root / "file").st_atime_ns == 10**9
+    with opened(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOATIME) as fd:
+        os.utime(root, ns=(10**9, 2 * 10**9))
+        os.listdir(fd)
+    assert os.stat(root).st_atime_ns == 10**9
+
+
 def check_open_of_missing_file_fails(root: Path) -> None:
     for flags in (os.O_RDONLY, os.O_WRONLY, os.O_RDWR | os.O_TRUNC):
         with fails(errno.ENOENT), opened(root / "missing", flags):

@@ -329,6 +329,31 @@ def check_writing_clears_setuid_seen_through_an_open_descriptor(root: Path) -> N
         assert not os.fstat(fd).st_mode & stat.S_ISUID
 
 
+@needs("root", "setgid_of_others")
+def check_setgid_that_is_not_for_executing_is_cleared_by_who_is_not_in_the_group(
+    root: Path,
+) -> None:
+    def truncate() -> None:
+        os.truncate(root / "file", 1)
+
+    for action in (lambda: write_byte(root / "file"), truncate):
+        for user, expected in ((BOB, 0o666), (MEMBER, 0o2666)):
+            owned(make_file(root / "file"), ALICE, 0o6666, GROUP)
+            as_user(user, action)
+            assert mode_of(root / "file") == expected, user
+            os.unlink(root / "file")
+
+
+@needs("root")
+def check_chown_clears_setid_of_whatever_is_no_directory(root: Path) -> None:
+    for kind in (stat.S_IFREG, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR):
+        os.mknod(root / "node", kind | 0o600)
+        owned(root / "node", MEMBER, 0o6555)
+        as_user(MEMBER, lambda: os.chown(root / "node", -1, GROUP))
+        assert mode_of(root / "node") == 0o555, oct(kind)
+        os.unlink(root / "node")
+
+
 @needs("root")
 def check_every_write_after_a_chmod_clears_setuid(root: Path) -> None:
     owned(make_file(root / "file"), ALICE, 0o777)

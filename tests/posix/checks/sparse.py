@@ -169,6 +169,14 @@ def check_seeking_sees_what_a_mapping_stored(root: Path) -> None:
             assert os.lseek(fd, 512 * 1024, os.SEEK_HOLE) == 512 * 1024 + PAGE
 
 
+def check_blocks_are_counted_while_a_file_is_open(root: Path) -> None:
+    with opened(root / "file", RDWR_CREATE) as fd:
+        for size in (1, 2):
+            os.pwrite(fd, pattern(64 * 1024), (size - 1) * 64 * 1024)
+            os.fsync(fd)
+            assert os.fstat(fd).st_blocks * 512 == size * 64 * 1024
+
+
 def check_copying_a_file_that_is_being_written_copies_all(root: Path) -> None:
     expected = bytearray(8 * MIB)
     with opened(root / "file", RDWR_CREATE) as fd:
