@@ -71,7 +71,11 @@ class Committer:
             self._turn.acquire_nowait()
         except trio.WouldBlock:
             return None
-        sync = self._filesystem.begin_log_sync(data_only=data_only)
+        try:
+            sync = self._filesystem.begin_log_sync(data_only=data_only)
+        except BaseException:  # an inode that cannot be packed
+            self._turn.release()
+            raise
         if sync is None:
             self._turn.release()
         else:

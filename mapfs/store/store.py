@@ -76,6 +76,9 @@ class Store:
         self.state = read_state(superblock, catalog)
         self._durable = self.state.commits
         self._is_retrying = self._is_unsynced = False
+        # Whether the half in use begins with what the catalog has already: all of that may be
+        # replayed, but not a part of it, which is what a power cut can leave.
+        self._is_overlapping = False
         # Up to where the log, of the half in use, has more than times.
         self._needed = 0
         self.transaction = Transaction(catalog, backing, superblock.page_size)
@@ -101,7 +104,8 @@ class Store:
         self.transaction.keep_log()
         # At once, and not when the commit ends: the daemon may be killed before.
         self.backing.on_error(log.mark_failed)
-        if self.replayed.is_needed:
+        # A closed log is of a daemon that was killed, which may have written over bytes besides.
+        if self.replayed.is_needed or log.is_closed:
             self.backing.inherit()
 
     @property
@@ -145,6 +149,7 @@ class Store:
     def _begin_log(self, log: IntentLog) -> None:
         log.begin(self.state.commits + 1, self._durable)
         self._needed = 0
+        self._is_overlapping = False
         self._logged_state = b""
 
     def log_operation(self, request: int = 0, *, only_times: bool = False) -> None:
@@ -216,7 +221,7 @@ class Store:
         if self.log is None or not self.log.can_sync or self._durable != self.state.commits:
             return None
         # The log goes on in the other half, behind what the commit that failed did not write.
-        if self._is_retrying:
+        if self._is_retrying or self._is_overlapping:
             return None
         # Bytes that were lost and are written again must not be lost after a crash.
         if self.backing.lost is not self._noted_lost:
@@ -237,7 +242,10 @@ class Store:
 
         Call `settle` before it, and `finish` or `abort` before the next one.
         """
-        self.state.commits += 1
+        # The log may have a gap in the half behind that of a commit that failed. What is frozen now
+        # has all of it, so it goes by that half's number: nothing of it may be replayed over this.
+        has_gap = self._is_retrying and self.log is not None and self.log.is_closed
+        self.state.commits += 2 if has_gap else 1
         self.transaction.put(Table.META, META_STATE, self.state.pack())
         commit = self.transaction.freeze()
         # A closed log misses something of the generation that is frozen now: what comes after must
@@ -255,6 +263,7 @@ class Store:
         """The commit's `write` returned: what it freed may be used again."""
         freed = self.transaction.finish()
         self._durable = self._committing
+        self._is_overlapping = self._is_retrying
         self._is_retrying = self._is_unsynced = False
         self._noted_lost = self._commit.lost
         if self.log is not None:
@@ -263,7 +272,7 @@ class Store:
 
     def abort(self) -> None:
         """The commit's `write` raised: its changes join those of the next commit."""
-        self.state.commits -= 1
+        self.state.commits = self._durable
         self._is_retrying = True
         self.transaction.abort()
 

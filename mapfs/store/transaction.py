@@ -7,6 +7,7 @@ order in which a commit reaches the disk is written here and nowhere else: `Comm
 import contextlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final, TypeAlias
 
 from mapfs.format.extent import Extent, joined, pages_for, without
@@ -16,6 +17,7 @@ from mapfs.store.backing import Backing
 from mapfs.store.catalog import Catalog
 from mapfs.store.generation import Generation
 from mapfs.store.log import IntentLog
+from mapfs.store.machine_pages import MachinePages
 
 # What a disk writes in the time that it takes to hand the work to a thread and back.
 _SMALL_BYTES: Final = 256 << 10
@@ -48,7 +50,7 @@ class Commit:
         record on the disk refers to them. Raises `MapfsError` or `OSError` if the commit point was
         not reached.
         """
-        self._backing.sync()
+        self._sync()
         if any(self.generation.tables):
             self._catalog.apply(self._with_lost())
         freed = list(joined(self.generation.freed))
@@ -60,10 +62,17 @@ class Commit:
             with contextlib.suppress(OSError):
                 self._backing.punch(extent.start * self._page_size, extent.count * self._page_size)
 
+    def _sync(self) -> None:
+        """Sync the backing; what is written over meanwhile may still be lost."""
+        before = self._backing.lost
+        self._backing.sync()
+        self.lost = self._backing.lost
+        if before and self.lost is not before:
+            self.lost = MachinePages(chain(before.runs(), self.lost.runs()))
+
     def _with_lost(self) -> list[Mapping[bytes, bytes | None]]:
         """The changed records, and which bytes of the store `sync` could not write."""
         tables: list[Mapping[bytes, bytes | None]] = [*self.generation.tables]
-        self.lost = self._backing.lost
         lost = pack_lost(self.lost.runs())
         tables[Table.META] = {**tables[Table.META], META_LOST: lost or None}
         return tables

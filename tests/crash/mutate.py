@@ -42,6 +42,20 @@ class Mutation:
 
 MUTATIONS = (
     Mutation(
+        "a commit tried again after a gap in the log goes by its old number",
+        "store/store.py",
+        "2 if has_gap else 1",
+        "1",
+        ("tests/unit/test_commit.py", "tests/crash/test_failing_commits.py"),
+    ),
+    Mutation(
+        "a half that begins with what is committed is synced",
+        "store/store.py",
+        "self._is_retrying or self._is_overlapping:",
+        "self._is_retrying:",
+        ("tests/unit/test_commit.py", "tests/crash/test_failing_commits.py"),
+    ),
+    Mutation(
         "frames of an earlier boot stay in the log",
         "store/log.py",
         "            self._erase_frames(start)\n",

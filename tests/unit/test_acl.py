@@ -1,6 +1,7 @@
 """ACLs: the examples of acl(5), inheritance, and what is not an ACL."""
 
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,8 @@ from mapfs.filesystem import acl
 from mapfs.filesystem.acl import AclEntry
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Filesystem
-from tests.unit.support import ME, ROOT, code_of, make
+from mapfs.store.opening import open_store
+from tests.unit.support import ME, ROOT, code_of, make, open_fs
 
 USER_OBJ, USER, GROUP_OBJ, GROUP, MASK, OTHER = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 NOBODY = 0xFFFFFFFF
@@ -202,6 +204,22 @@ def test_a_minimal_default_makes_no_access_acl(fs: Filesystem) -> None:
     number = fs.create(directory, b"f", 0o666, Caller(1, 1, umask=0o777)).number
     assert mode(fs, number) == 0o640
     assert fs.listxattr(number) == []
+
+
+def test_mounted_without_acls_one_that_is_there_has_no_effect(bundle: Path) -> None:
+    fs = open_fs(bundle)
+    fs.setxattr(ROOT, acl.DEFAULT, raw("user::rwx user:lisa:rwx group::rwx mask::rwx other::rwx"))
+    fs.setxattr(ROOT, b"user.other", b"1")
+    fs.close()
+    fs = Filesystem(open_store(bundle), acl=False)
+    file = fs.create(ROOT, b"file", 0o666, Caller(0, 0, 0o077))
+    assert file.mode & 0o777 == 0o600
+    assert fs.listxattr(ROOT) == [b"user.other"]
+    fs.forget(file.number)
+    fs.close()
+    fs = open_fs(bundle)
+    assert acl.DEFAULT in fs.listxattr(ROOT)
+    fs.close()
 
 
 def test_without_a_default_the_umask_counts(fs: Filesystem) -> None:

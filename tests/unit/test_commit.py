@@ -5,6 +5,7 @@ import os
 import shutil
 import threading
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import lmdb
@@ -18,6 +19,7 @@ from mapfs.store import synced_file
 from mapfs.store.machine_pages import MachinePages
 from mapfs.store.mapped_file import MappedFile
 from mapfs.store.opening import open_store
+from mapfs.store.store import read_lost
 from tests.unit.support import (
     ME,
     PAGE,
@@ -328,8 +330,69 @@ def test_an_fsync_after_a_commit_that_failed_takes_a_commit(fs: Filesystem) -> N
     assert fs.begin_log_sync() is None
     fs.commit()
     make(fs, b"three", b"3")
+    # The half begins with what the catalog has: a power cut may leave a part of that.
+    assert fs.begin_log_sync() is None
+    fs.commit()
+    make(fs, b"four", b"4")
     assert fs.begin_log_sync() is not None
     fs.end_log_sync(succeeded=True)
+    fs.close()
+
+
+def fail_to_commit(fs: Filesystem) -> None:
+    fs.begin_commit()
+    fs.end_commit(succeeded=False)
+
+
+def test_a_log_with_a_gap_is_not_replayed_over_the_commit_that_was_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mapfs.store.log.HALF_BYTES", 16 << 10)
+    monkeypatch.setattr("mapfs.store.log.LOG_BYTES", 32 << 10)
+    bundle = new_bundle(tmp_path / "t.mapfs")
+    fs = open_fs(bundle)
+    make(fs, b"one", b"1" * 5000)
+    fail_to_commit(fs)
+    for number in count():
+        if fs.must_commit:
+            break
+        make(fs, b"%d" % number, b"x" * 5000)
+    unlinked = fs.lookup(ROOT, b"0").number
+    fs.unlink(ROOT, b"0")  # behind the gap
+    fs.forget(unlinked)
+    late = make(fs, b"late", b"late" * 3000)
+    fs.commit()
+    expected = names(fs)
+    fs = die(fs, bundle)
+    assert names(fs) == expected
+    assert content(fs, late) == b"late" * 3000
+    fs.close()
+
+
+def test_a_lost_page_that_is_written_over_while_a_commit_syncs_stays_noted(
+    fs: Filesystem, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new bytes may not be on the disk."""
+    number = make(fs, b"one", b"1" * PAGE)
+    fs.store.backing.lost = MachinePages(fs._placement.stored(number))
+    fs.commit()
+    make(fs, b"two")
+    commit = fs.begin_commit()
+    sync = fs.store.backing.sync
+
+    def write_meanwhile() -> None:
+        sync()
+        fs.write(number, 0, b"2" * PAGE, stamp=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fs.store.backing, "sync", write_meanwhile)
+        commit.write()
+    fs.end_commit(succeeded=True)
+    noted = read_lost(fs.store.superblock, fs.store.catalog, fs.store.state)
+    assert noted == list(fs._placement.stored(number))
+    assert fs.begin_log_sync() is None
+    fs.commit()
+    assert not read_lost(fs.store.superblock, fs.store.catalog, fs.store.state)
     fs.close()
 
 

@@ -7,7 +7,7 @@ from struct import pack
 import pytest
 import trio
 
-from mapfs.errors import NoSpaceError
+from mapfs.errors import DamagedStoreError, NoSpaceError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.options import MS_DIRSYNC, MS_SYNCHRONOUS, MountOptions
@@ -231,6 +231,39 @@ def test_a_change_whose_commit_finds_no_space_is_not_made_twice(fs, monkeypatch)
     play(fs, scenario, MountOptions(flags=MS_DIRSYNC))
     assert names(fs) == [b"name"]
     assert len(synced) == 1
+
+
+def test_what_cannot_be_committed_is_refused_and_not_made(fs, monkeypatch):
+    """The kernel goes by what it was told, for as long as the name or inode is cached."""
+
+    async def sync(_: Committer, inode: int | None = None) -> None:
+        raise NoSpaceError("full")
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Filesystem, "must_commit", property(lambda _: True))
+            patch.setattr(Committer, "sync", sync)
+            assert (await kernel.ask(Opcode.MKDIR, MKDIR)).error == errno.ENOSPC
+        assert names(fs) == []
+        await kernel.get(Opcode.MKDIR, MKDIR)
+
+    play(fs, scenario)
+
+
+def test_an_inode_that_cannot_be_logged_fails_its_fsync_and_holds_up_no_other(fs, monkeypatch):
+    make(fs, b"name")
+
+    def fail(_: Filesystem, *, data_only: bool = False) -> None:
+        raise DamagedStoreError("a count is out of range")
+
+    async def scenario(kernel: Kernel) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Filesystem, "begin_log_sync", fail)
+            assert (await kernel.ask(Opcode.FSYNC, bytes(16))).error == errno.EUCLEAN
+        assert await kernel.get(Opcode.FSYNC, bytes(16)) == b""
+        assert not fs.is_dirty or fs.is_synced
+
+    play(fs, scenario)
 
 
 def test_any_number_of_seeks_that_wait_leave_a_commit_its_turn(fs, monkeypatch):

@@ -6,9 +6,10 @@ import stat
 from struct import pack, unpack_from
 
 import pytest
+import trio
 
 from mapfs.fuse.options import Cache, MountOptions
-from mapfs.fuse.wire import protocol
+from mapfs.fuse.wire import block_counts, protocol
 from mapfs.fuse.wire.protocol import Opcode
 from tests.unit.support import ROOT, content, make, names
 from tests.unit.wire_kernel import Kernel, play
@@ -252,6 +253,49 @@ def test_a_hole_is_believed_only_once_it_was_written_back(fs):
 
     kernel = play(fs, scenario)
     assert (2, pack("=Qqq", number, 4096, 2 * 4096)) in kernel.notifications
+
+
+def asked_anew(kernel: Kernel, number: int) -> int:
+    """How often the kernel was told to ask for an inode's attributes."""
+    return kernel.notifications.count((2, pack("=Qqq", number, -1, 0)))
+
+
+def test_after_an_fsync_the_kernel_asks_for_the_blocks_of_a_file_that_grew(fs):
+    number = make(fs, b"f")
+
+    async def scenario(kernel: Kernel) -> None:
+        for offset, told in ((0, 1), (0, 1), (1 << 16, 2)):
+            await kernel.get(Opcode.WRITE, write(offset, b"x"), number)
+            await kernel.get(Opcode.FSYNC, bytes(16), number)
+            assert asked_anew(kernel, number) == told
+
+    play(fs, scenario)
+
+
+def test_later_the_kernel_asks_for_the_blocks_of_any_file_that_grew(fs, monkeypatch):
+    monkeypatch.setattr(block_counts, "_DELAY_SECONDS", 0)
+    monkeypatch.setattr(block_counts, "_BETWEEN_SECONDS", 0.01)
+    numbers = [make(fs, b"%d" % each) for each in range(3)]
+
+    async def scenario(kernel: Kernel) -> None:
+        for number in numbers:
+            await kernel.get(Opcode.WRITE, write(0, b"x"), number)
+        while sum(asked_anew(kernel, number) for number in numbers) < 3:
+            await kernel.get(Opcode.STATFS)
+            await trio.sleep(0.01)
+
+    kernel = play(fs, scenario)
+    assert [asked_anew(kernel, number) for number in numbers] == [1, 1, 1]
+
+
+def test_written_through_the_kernel_knows_the_blocks(fs):
+    number = make(fs, b"f")
+
+    async def scenario(kernel: Kernel) -> None:
+        await kernel.get(Opcode.WRITE, write(0, b"x"), number)
+        await kernel.get(Opcode.FSYNC, bytes(16), number)
+
+    assert not asked_anew(play(fs, scenario, WRITE_THROUGH), number)
 
 
 def test_ranges_are_copied(fs):

@@ -7,7 +7,6 @@ that grew some time ago. Most are closed by then, and it costs an attribute's re
 """
 
 import logging
-import time
 from itertools import islice, takewhile
 from typing import Final
 
@@ -39,7 +38,7 @@ class BlockCounts:
     def changed(self, nodeid: int) -> None:
         """Note that the pages of a file have become more or fewer by a WRITE."""
         if nodeid not in self._due and len(self._due) < _MOST_FILES:
-            self._due[nodeid] = time.monotonic() + _DELAY_SECONDS
+            self._due[nodeid] = trio.current_time() + _DELAY_SECONDS
 
     def synced(self, nodeid: int) -> None:
         """Before an fsync is answered: it is for a file that is open, so the kernel has it."""
@@ -69,7 +68,7 @@ class BlockCounts:
         self._end.cancel()
 
     def _take_due(self) -> list[int]:
-        now = time.monotonic()
+        now = trio.current_time()
         due = takewhile(lambda each: each[1] <= now, self._due.items())
         nodeids = [nodeid for nodeid, _ in islice(due, _AT_A_TIME)]
         for nodeid in nodeids:

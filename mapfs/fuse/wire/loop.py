@@ -276,6 +276,20 @@ class WireTransport:
 
     def _handle(self, request: Request) -> None:
         """Answer a request now, or have it answered when what it waits for is done."""
+        if request.opcode in CHANGES and self._filesystem.must_commit:
+            self._nursery.start_soon(self._handle_behind_commit, request.kept())
+        else:
+            self._handle_now(request)
+
+    async def _handle_behind_commit(self, request: Request) -> None:
+        """Serve a change once the log can take it: what cannot be committed is not to be made."""
+        try:
+            await self._committer.sync()
+            self._handle_now(request)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._refuse(request, errno_of(request, error))
+
+    def _handle_now(self, request: Request) -> None:
         opcode = request.opcode
         answer = self._execute(request)
         if answer is None:
