@@ -93,19 +93,19 @@ MUTATIONS = (
     Mutation(
         "the catalog commits before the data are synced",
         "store/transaction.py",
-        """        self._backing.sync()
+        """        self._sync()
         if any(self.generation.tables):
             self._catalog.apply(self._with_lost())
 """,
         """        if any(self.generation.tables):
             self._catalog.apply(self._with_lost())
-        self._backing.sync()
+        self._sync()
 """,
     ),
     Mutation(
         "data are not synced",
         "store/transaction.py",
-        "        self._backing.sync()\n        if any",
+        "        self._sync()\n        if any",
         "        if any",
     ),
     Mutation(
@@ -123,10 +123,10 @@ MUTATIONS = (
     Mutation(
         "pages are punched before the catalog commits",
         "store/transaction.py",
-        "        self._backing.sync()\n        if any",
+        "        self._sync()\n        if any",
         """        for extent in self.generation.freed:
             self._backing.punch(extent.start * self._page_size, extent.count * self._page_size)
-        self._backing.sync()
+        self._sync()
         if any""",
     ),
     Mutation(
