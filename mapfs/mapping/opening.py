@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from mapfs.errors import MapfsError, NotSupportedError
+from mapfs.errors import DamagedStoreError, MapfsError, NotSupportedError
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.content import require_file
 from mapfs.filesystem.filesystem import Changes, Filesystem
@@ -32,6 +32,7 @@ from mapfs.store.syscalls import FALLOC_FL_KEEP_SIZE
 _ATTRIBUTE: Final = "user.mapfs.file.layout"
 # A file that changes its extents all the time has no layout that could be mapped.
 _MOST_TRIES: Final = 100
+_CHANGES: Final = "the file's extents change all the time"
 
 
 def open_mapping(
@@ -107,11 +108,24 @@ def _opened_store(path: Path, flags: int) -> Iterator[int]:
 
 
 def layout_of(file: int) -> Layout:
-    """What the daemon says where an open file is. Raises `OSError`."""
-    parts = [Layout.unpack(os.getxattr(file, _ATTRIBUTE))]
-    while (behind := parts[-1].next) is not None:
-        parts.append(Layout.unpack(os.getxattr(file, f"{_ATTRIBUTE}.{behind}")))
-    return joined_layouts(parts)
+    """What the daemon says where an open file is. Raises `OSError`, or `MapfsError` for nonsense."""
+    for _ in range(_MOST_TRIES):
+        with contextlib.suppress(ValueError):
+            return joined_layouts(_parts_of(file))
+    raise OSError(errno.EAGAIN, _CHANGES)
+
+
+def _parts_of(file: int) -> Iterator[Layout]:
+    behind, attribute = 0, _ATTRIBUTE
+    while True:
+        part = Layout.unpack(os.getxattr(file, attribute))
+        yield part
+        if part.next is None:
+            return
+        if part.next <= behind:  # or it would never end
+            raise DamagedStoreError("no layout of a file: its parts do not go on")
+        behind = part.next
+        attribute = f"{_ATTRIBUTE}.{behind}"
 
 
 def _leased_layout(fd: int, ask: Callable[[], Layout]) -> Layout:
@@ -126,7 +140,7 @@ def _leased_layout(fd: int, ask: Callable[[], Layout]) -> Layout:
         if layout == seen:
             return layout
         end_leases(fd)
-    raise OSError(errno.EAGAIN, "the file's extents change all the time")
+    raise OSError(errno.EAGAIN, _CHANGES)
 
 
 def _inode_at(filesystem: Filesystem, path: Path) -> Inode:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from threading import Lock
 from typing import Final
 
+from sortedcontainers import SortedDict
+
 from mapfs.format.extent import Extent, joined, without
 from mapfs.store.machine_pages import Run
 from mapfs.store.syscalls import lock_memory, map_shared, reserve_lock, unmap
@@ -24,7 +26,7 @@ class Pins:
         self._fd = fd
         self._lock = Lock()
         # By offset: length and address.
-        self._mappings: dict[int, tuple[int, int]] = {}
+        self._mappings: SortedDict[int, tuple[int, int]] = SortedDict()
 
     @property
     def mapped_bytes(self) -> int:
@@ -48,8 +50,18 @@ class Pins:
             raise
 
     def _missing(self, offset: int, length: int) -> Iterator[Run]:
-        pinned = joined(Extent(start, count) for start, (count, _) in self._mappings.items())
+        pinned = joined(Extent(start, count) for start, count, _ in self._near(offset, length))
         return without([Extent(offset, length)], pinned)
+
+    def _near(self, offset: int, length: int) -> Iterator[tuple[int, int, int]]:
+        """What is pinned of a range: offset, length and address of the whole, ascending."""
+        first = self._mappings.bisect_right(offset) - 1  # it may begin before the range
+        for start in self._mappings.islice(max(first, 0)):
+            if start >= offset + length:
+                return
+            count, address = self._mappings[start]
+            if start + count > offset:
+                yield start, count, address
 
     def _pin(self, offset: int, length: int) -> None:
         address = map_shared(self._fd, length, offset)
@@ -65,10 +77,8 @@ class Pins:
         """Let go of a range, as far as it is pinned."""
         end = offset + length
         with self._lock:
-            for start, (count, address) in list(self._mappings.items()):
+            for start, count, address in list(self._near(offset, length)):
                 low, high = max(offset, start), min(end, start + count)
-                if low >= high:
-                    continue
                 unmap(address + low - start, high - low)
                 del self._mappings[start]
                 if start < low:
@@ -84,10 +94,9 @@ class Pins:
         for place in range(offset, offset + length, _PIECE_BYTES):
             end = min(place + _PIECE_BYTES, offset + length)
             with self._lock:
-                for start, (count, address) in self._mappings.items():
+                for start, count, address in self._near(place, end - place):
                     low, high = max(place, start), min(end, start + count)
-                    if low < high:
-                        lock_memory(address + low - start, high - low)
+                    lock_memory(address + low - start, high - low)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -1,6 +1,7 @@
 """Windows: mappings of parts of the store file, kept for reading it."""
 
 import mmap
+import resource
 import time
 from collections import OrderedDict
 from typing import Final
@@ -28,7 +29,7 @@ class Windows:
         self._fd = fd
         self.size = size
         self.window_bytes = window_size(address_space)
-        self._most = max(1, (address_space or 1 << 46) // self.window_bytes)
+        self._most = max(1, min((address_space or 1 << 46) // self.window_bytes, _most_mappings()))
         self._cached: OrderedDict[int, memoryview] = OrderedDict()
         self._mapped = self._unmapped = 0
         self._mapping_seconds = self._unmapping_seconds = 0.0
@@ -102,6 +103,12 @@ class Windows:
             mapping_seconds=self._mapping_seconds,
             unmapping_seconds=self._unmapping_seconds,
         )
+
+
+def _most_mappings() -> int:
+    """Half of the descriptors that the process may have: each mapping of Python's keeps one."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 16 if most == resource.RLIM_INFINITY else most // 2
 
 
 def window_size(address_space: int | None) -> int:

@@ -2,10 +2,12 @@
 
 import errno
 import gc
+import json
 import mmap
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def put(bundle: Path, name: bytes, data: bytes, size: int | None = None) -> None
 
 
 def test_a_layout_is_packed_and_unpacked() -> None:
-    layout = Layout(5000, PAGE, StoreIdentity(1, 2), (Piece(0, 8192, 8192),), 900)
+    layout = Layout(50_000, PAGE, StoreIdentity(1, 2), (Piece(0, 8192, 8192),), 12_288)
     assert Layout.unpack(layout.pack()) == layout
 
 
@@ -61,6 +63,37 @@ def test_a_layout_is_packed_and_unpacked() -> None:
 def test_what_is_no_layout(value: bytes) -> None:
     with pytest.raises(DamagedStoreError):
         Layout.unpack(value)
+
+
+PIECES = (Piece(0, 8 * PAGE, PAGE), Piece(2 * PAGE, 4 * PAGE, 2 * PAGE))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "changes"),
+    [
+        ((PIECES[0], Piece(-PAGE, 0, PAGE)), {}),
+        ((PIECES[1], PIECES[0]), {}),
+        ((PIECES[0], PIECES[0]), {}),
+        ((Piece(0, -PAGE, PAGE),), {}),
+        ((Piece(0, 1, PAGE),), {}),
+        ((Piece(0, PAGE, PAGE + 1),), {}),
+        ((Piece(0, PAGE, 0),), {}),
+        ((Piece(100 * PAGE, PAGE, PAGE),), {}),
+        (PIECES, {"size": -1}),
+        (PIECES, {"size": "many"}),
+        (PIECES, {"page_size": 3}),
+        (PIECES, {"next": PAGE}),
+        ((), {"next": 0}),
+    ],
+)
+def test_pieces_that_would_lead_elsewhere_are_no_layout(
+    pieces: tuple[Piece, ...], changes: dict[str, Any]
+) -> None:
+    """Whoever serves a mount must not have others write over their own memory."""
+    fields = {"size": 5 * PAGE, "page_size": PAGE, "store": (1, 2), "extents": pieces, "next": None}
+    assert Layout.unpack(json.dumps(fields | {"extents": PIECES}).encode()).pieces == PIECES
+    with pytest.raises(DamagedStoreError, match="no layout"):
+        Layout.unpack(json.dumps(fields | changes).encode())
 
 
 def test_a_layout_comes_in_parts_that_fit_into_an_attribute(bundle: Path) -> None:
@@ -85,12 +118,12 @@ def test_a_layout_comes_in_parts_that_fit_into_an_attribute(bundle: Path) -> Non
 
 def test_parts_are_joined() -> None:
     parts = [
-        Layout(9, PAGE, StoreIdentity(1, 2), (Piece(0, 2, 1),), 5),
-        Layout(9, PAGE, StoreIdentity(1, 2), (Piece(5, 3, 1),)),
+        Layout(5 * PAGE, PAGE, StoreIdentity(1, 2), PIECES[:1], 2 * PAGE),
+        Layout(5 * PAGE, PAGE, StoreIdentity(1, 2), PIECES[1:]),
     ]
-    assert joined_layouts(parts) == Layout(
-        9, PAGE, StoreIdentity(1, 2), (Piece(0, 2, 1), Piece(5, 3, 1))
-    )
+    assert joined_layouts(parts) == Layout(5 * PAGE, PAGE, StoreIdentity(1, 2), PIECES)
+    with pytest.raises(ValueError, match="order"):
+        joined_layouts(parts[::-1])
 
 
 def test_most_extents_of_a_part_fit(bundle: Path) -> None:

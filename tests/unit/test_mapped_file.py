@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -89,6 +90,17 @@ def test_a_small_address_space_is_kept(
         assert mapped_by_process(tmp_path / "store") <= 8 * MIB
     for number in reversed(range(40)):
         assert read(mapped, number * MIB, 8) == b"%08d" % number
+
+
+def test_windows_leave_half_of_the_descriptors_to_others(
+    open_mapped: Callable[..., MappedFile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
+    mapped = open_mapped(1 << 40)
+    monkeypatch.setattr(mapped._windows, "window_bytes", WINDOW)
+    for window in range(10):
+        read(mapped, window * WINDOW, 1)
+    assert len(mapped._windows._cached) == 3
 
 
 def test_the_least_recently_used_window_goes(open_mapped: Callable[..., MappedFile]) -> None:
