@@ -108,7 +108,7 @@ def _opened_store(path: Path, flags: int) -> Iterator[int]:
 
 
 def layout_of(file: int) -> Layout:
-    """What the daemon says where an open file is. Raises `OSError`, or `MapfsError` for nonsense."""
+    """Where an open file is, by the daemon. Raises `OSError`, and `MapfsError` for nonsense."""
     for _ in range(_MOST_TRIES):
         with contextlib.suppress(ValueError):
             return joined_layouts(_parts_of(file))
