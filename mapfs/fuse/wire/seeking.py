@@ -1,4 +1,4 @@
-"""SEEK_DATA and SEEK_HOLE while the kernel gathers writes.
+"""SEEK_DATA and SEEK_HOLE while the kernel holds what was written, or stored through a mapping.
 
 It asks without writing back what is dirty (`fuse_lseek` in fs/fuse/file.c). So what the filesystem
 takes for a hole, or for the end of the file, may have data by now, and cp(1) would leave it out.
