@@ -167,7 +167,7 @@ def _let_open(path: Path) -> "tuple[list[Finding], list[str]]":
     from mapfs.store.opening import open_store
 
     try:
-        open_store(path).close()
+        open_store(path, thorough=True).close()  # opening for writing begins the log anew
     except DamagedStoreError:
         return _obstacles(path), list(repair_opening(path))
     return [], []

@@ -42,6 +42,8 @@ _LARGE_TIMES: Final = 2
 # the host has none left: a quarter of the catalog, within these bounds.
 _LEAST_RESERVE_BYTES: Final = 1 << 20
 _MOST_RESERVE_BYTES: Final = 32 << 20
+# A search then ends anywhere. Opening finds it, but does not look at the leaves of a large catalog.
+_OUT_OF_ORDER: Final = "the catalog cannot be read: its keys are out of order"
 
 
 class Catalog:
@@ -104,6 +106,8 @@ class Catalog:
             for key, value in cursor:
                 if key >= stop:
                     return
+                if key < start:
+                    raise DamagedStoreError(_OUT_OF_ORDER)
                 yield key, value
         except lmdb.Error as error:
             raise DamagedStoreError(f"the catalog cannot be read: {error}") from error
@@ -118,6 +122,8 @@ class Catalog:
             for key, value in cursor.iterprev():
                 if key < stop:
                     return
+                if key > start:
+                    raise DamagedStoreError(_OUT_OF_ORDER)
                 yield key, value
         except lmdb.Error as error:
             raise DamagedStoreError(f"the catalog cannot be read: {error}") from error

@@ -1,15 +1,18 @@
 """What LMDB takes on trust, checked before LMDB maps the file.
 
 LMDB has no checksums and follows every page number and offset that it finds: a truncated or
-damaged file ends the process by SIGBUS, SIGSEGV or an assertion. So `check_pages` walks the trees
-by read(2) first. Layout after `mdb.c` of LMDB 0.9 (`MDB_page`, `MDB_meta`, `MDB_db`, `MDB_node`),
-on a 64-bit little-endian machine.
+damaged file ends the process by SIGBUS, SIGSEGV or an assertion. It takes keys for sorted, and what
+is listed as free for unused: otherwise it misses records, finds those of others, and overwrites
+pages that are in use. So `check_pages` walks the trees by read(2) first. Layout after `mdb.c` of
+LMDB 0.9 (`MDB_page`, `MDB_meta`, `MDB_db`, `MDB_node`), on a 64-bit little-endian machine.
 """
 
 import os
 import struct
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from itertools import pairwise, repeat, starmap
+from operator import lt
+from typing import Final, NamedTuple, TypeAlias
 
 from mapfs.errors import DamagedStoreError, NotAStoreError
 
@@ -38,6 +41,12 @@ _BIG, _SUBTREE = 0x01, 0x02
 _INTEGER_KEY: Final = 0x08
 # What an environment keeps of its flags beside those of its list of free pages.
 _TREE_FLAGS: Final = 0x7F
+_LONGEST_KEY: Final = 511
+# Above every key.
+_BEHIND: Final = b"\xff" * (_LONGEST_KEY + 1)
+
+# The keys of a page are not below the first, and are below the second.
+_Bounds: TypeAlias = tuple[bytes, bytes]
 
 
 class _Tree(NamedTuple):
@@ -121,12 +130,12 @@ class _Walk:
         self._meta = meta
         self._pages = pages
         self._lowest = lowest
-        self._seen = bytearray(pages)
+        # One bit for each page; what is listed as free may lie behind the end of the file.
+        self._seen = bytearray(meta.last_page // 8 + 1)
 
     def check(self) -> None:
         if self._meta.free.flags != _INTEGER_KEY or self._meta.main.flags:
             raise DamagedStoreError("the catalog's trees are of an unknown kind")
-        free = list(self._records(self._meta.free, single_child=True))
         for node in self._records(self._meta.main, always=True):
             if node.flags != _SUBTREE or node.size != _TREE.size:
                 raise DamagedStoreError("the catalog holds something that is no table")
@@ -135,7 +144,8 @@ class _Walk:
                 raise DamagedStoreError("a table of the catalog is of an unknown kind")
             for record in self._records(_Tree(flags, depth, root)):
                 self._check_value(record)
-        for node in free:
+        # Last, as none of these pages may be in use.
+        for node in self._records(self._meta.free, single_child=True):
             self._check_free(node)
 
     def _records(
@@ -147,26 +157,34 @@ class _Walk:
         if not 1 <= tree.depth <= _DEEPEST:
             raise DamagedStoreError("a tree of the catalog has an impossible depth")
         least = 1 if single_child else 2
-        stack = [(tree.root, tree.depth)]
+        integers = tree.flags == _INTEGER_KEY
+        stack = [(tree.root, tree.depth, (b"", _BEHIND))]
         while stack:
-            number, level = stack.pop()
+            number, level, bounds = stack.pop()
             self._reach(number)
             if level < self._lowest and not always:
                 continue
             if level > 1:
-                children = self._children(number)
+                children, within = self._children(number, bounds, integers=integers)
                 if len(children) < least:
                     raise DamagedStoreError(f"page {number} of the catalog has too few branches")
-                stack.extend((child, level - 1) for child in children)
+                stack.extend(zip(children, repeat(level - 1), within))
             else:
-                yield from self._leaf_nodes(number)
+                yield from self._leaf_nodes(number, bounds, integers=integers)
 
     def _reach(self, number: int) -> None:
         if not _META_PAGES <= number < self._pages:
             raise DamagedStoreError(f"page {number} of the catalog lies outside of it")
-        if self._seen[number]:
+        if not self._mark(number):
             raise DamagedStoreError(f"page {number} of the catalog is used twice")
-        self._seen[number] = 1
+
+    def _mark(self, number: int) -> bool:
+        """Whether the page is met for the first time."""
+        byte, bit = number >> 3, 1 << (number & 7)
+        if self._seen[byte] & bit:
+            return False
+        self._seen[byte] |= bit
+        return True
 
     def _page(self, number: int, kind: int) -> tuple[bytes, tuple[int, ...]]:
         """A page of nodes and where in it they begin."""
@@ -182,26 +200,36 @@ class _Walk:
             raise DamagedStoreError(f"page {number} of the catalog is damaged")
         return page, offsets
 
-    def _children(self, number: int) -> list[int]:
+    def _children(
+        self, number: int, bounds: _Bounds, *, integers: bool
+    ) -> tuple[list[int], Iterator[_Bounds]]:
         page, offsets = self._page(number, _BRANCH)
-        children = []
+        children, keys = [], []
         for offset in offsets:
             low, high, top, key = struct.unpack_from("<4H", page, offset)
-            if offset + _NODE_BYTES + key > len(page):
+            start = offset + _NODE_BYTES
+            if start + key > len(page) or key > _LONGEST_KEY:
                 raise DamagedStoreError(f"page {number} of the catalog is damaged")
             children.append(low | high << 16 | top << 32)
-        return children
+            keys.append(page[start : start + key])
+        # LMDB never looks at the first key, and leaves it empty.
+        between = _ordered(keys[1:], number, bounds, integers=integers)
+        return children, pairwise([bounds[0], *between, bounds[1]])
 
-    def _leaf_nodes(self, number: int) -> Iterator[_Node]:
+    def _leaf_nodes(self, number: int, bounds: _Bounds, *, integers: bool) -> Iterator[_Node]:
         page, offsets = self._page(number, _LEAF)
+        keys = []
         for offset in offsets:
-            low, high, flags, key = struct.unpack_from("<4H", page, offset)
+            low, high, flags, length = struct.unpack_from("<4H", page, offset)
             size = low | high << 16
-            start = offset + _NODE_BYTES + key
+            start = offset + _NODE_BYTES + length
             end = start + (_NUMBER.size if flags & _BIG else size)
-            if end > len(page) or flags & ~(_BIG | _SUBTREE) or not key:
+            if end > len(page) or flags & ~(_BIG | _SUBTREE) or not 0 < length <= _LONGEST_KEY:
                 raise DamagedStoreError(f"page {number} of the catalog is damaged")
-            yield _Node(flags, page[start - key : start], size, page[start:end])
+            key = page[start - length : start]
+            keys.append(key)
+            yield _Node(flags, key, size, page[start:end])
+        _ordered(keys, number, bounds, integers=integers)
 
     def _check_value(self, node: _Node) -> int:
         """Reach a big value's pages; returns the first, or 0 if the value is not big."""
@@ -222,19 +250,41 @@ class _Walk:
         return int(first)
 
     def _check_free(self, node: _Node) -> None:
-        """A record of free pages: a count and as many page numbers, none of them in use."""
+        """A record of free pages: in use is none of them, and none is in the list twice."""
+        before = self._meta.last_page + 1
+        for number in self._free_pages(node):
+            if not _META_PAGES <= number < before:
+                raise DamagedStoreError("the catalog's list of free pages is out of order")
+            if not self._mark(number):
+                raise DamagedStoreError(
+                    f"page {number} of the catalog is free twice, or free and in use"
+                )
+            before = number
+
+    def _free_pages(self, node: _Node) -> memoryview:
+        """What a record of free pages lists: a count, and as many page numbers, descending."""
+        size = node.size
+        # No more than there are pages, and the count: a larger one is not even read.
+        possible = size <= (self._meta.last_page + 2) * _NUMBER.size
+        if not possible or not size or size % _NUMBER.size:
+            raise DamagedStoreError("the catalog's list of free pages is damaged")
         first = self._check_value(node)
         value = node.value
         if first:
-            value = os.pread(self._fd, node.size, first * self._meta.page_size + _PAGE.size)
-        if len(value) < node.size or node.size < _NUMBER.size or node.size % _NUMBER.size:
+            value = os.pread(self._fd, size, first * self._meta.page_size + _PAGE.size)
+        count = int.from_bytes(value[: _NUMBER.size], "little")
+        if len(value) < size or count >= size // _NUMBER.size:
             raise DamagedStoreError("the catalog's list of free pages is damaged")
-        count, *numbers = struct.unpack(f"<{node.size // _NUMBER.size}Q", value)
-        if count > len(numbers):
-            raise DamagedStoreError("the catalog's list of free pages is damaged")
-        for number in numbers[:count]:
-            in_file = number < self._pages
-            if not _META_PAGES <= number <= self._meta.last_page or (
-                in_file and self._seen[number]
-            ):
-                raise DamagedStoreError(f"page {number} of the catalog is free and in use")
+        return memoryview(value).cast("Q")[1 : count + 1]
+
+
+def _ordered(keys: list[bytes], page: int, bounds: _Bounds, *, integers: bool) -> list[bytes]:
+    """The keys of a page as they compare. Raises unless they ascend within the bounds."""
+    if integers:
+        if any(len(key) != _NUMBER.size for key in keys):
+            raise DamagedStoreError(f"page {page} of the catalog is damaged")
+        keys = [key[::-1] for key in keys]  # little-endian numbers then compare as bytes do
+    inside = not keys or (bounds[0] <= keys[0] and keys[-1] < bounds[1])
+    if not inside or not all(starmap(lt, pairwise(keys))):
+        raise DamagedStoreError(f"page {page} of the catalog has keys out of order")
+    return keys
