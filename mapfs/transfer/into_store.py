@@ -1,8 +1,9 @@
 """Copying into the filesystem of a store that is not mounted."""
 
+import contextlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from mapfs.errors import FULL, MapfsError, NotFoundError
@@ -25,6 +26,9 @@ class StoreTree(Tree[int]):
 
     A file is written without a name, as with O_TMPFILE, and linked when it is complete: a crash
     leaves an orphan, which the next opening of the store frees. Commits come in between.
+
+    What replaces something has a temporary name until it is complete: whatever fails before that,
+    the old one is still there. Making it and giving it its name are logged together.
     """
 
     def __init__(self, filesystem: Filesystem, top: bytes = b"") -> None:
@@ -35,6 +39,7 @@ class StoreTree(Tree[int]):
         self._filesystem = filesystem
         self._caller = Caller(os.geteuid(), os.getegid())
         self._unlogged = self._uncommitted = 0
+        self._temporary = b".mapfs-partial-%d" % os.getpid()
         filesystem.logs_calls = False
         super().__init__(ROOT_INODE)
         self._top = self._directory(top)
@@ -110,9 +115,8 @@ class StoreTree(Tree[int]):
             if filesystem.inode(number).size != entry.size:
                 filesystem.setattr(number, Changes(size=entry.size))
             self._complete(number, entry, entry.attributes())
-            if is_there:
-                self._remove(directory, name)
-            self._with_room(filesystem.link, number, directory, name)
+            with self._place_of(directory, name, is_there=is_there) as made:
+                self._with_room(filesystem.link, number, directory, made)
         except BaseException:
             filesystem.forget(number)
             raise
@@ -127,25 +131,51 @@ class StoreTree(Tree[int]):
 
     def make(self, directory: int, name: bytes, entry: Entry, *, is_there: bool) -> None:
         """See `Tree.make`."""
-        if is_there:
-            self._remove(directory, name)
         filesystem, caller = self._filesystem, self._caller
-        if stat.S_ISLNK(entry.mode):
-            made = self._with_room(filesystem.symlink, directory, name, entry.target, caller)
-        else:
-            made = self._with_room(
-                filesystem.create, directory, name, entry.mode, caller, rdev=entry.rdev
-            )
-        self._complete(made.number, entry, entry.attributes())
+        with self._place_of(directory, name, is_there=is_there) as made:
+            if stat.S_ISLNK(entry.mode):
+                inode = self._with_room(filesystem.symlink, directory, made, entry.target, caller)
+            else:
+                inode = self._with_room(
+                    filesystem.create, directory, made, entry.mode, caller, rdev=entry.rdev
+                )
+            self._complete(inode.number, entry, entry.attributes())
 
     def link(
         self, first: int, first_name: bytes, directory: int, name: bytes, *, is_there: bool
     ) -> None:
         """See `Tree.link`."""
         number = self._filesystem.lookup(first, first_name).number
-        if is_there:
-            self._remove(directory, name)
-        self._with_room(self._filesystem.link, number, directory, name)
+        with self._place_of(directory, name, is_there=is_there) as made:
+            self._with_room(self._filesystem.link, number, directory, made)
+
+    @contextlib.contextmanager
+    def _place_of(self, directory: int, name: bytes, *, is_there: bool) -> Iterator[bytes]:
+        """The name to make something under that `name` is for, which it gets when it is complete.
+
+        If it cannot be made, what has `name` keeps it, and nothing else is left.
+        """
+        made = self._free_temporary(directory) if is_there else name
+        try:
+            yield made
+            if is_there:
+                self._replace(directory, made, name)
+        except BaseException:
+            with contextlib.suppress(MapfsError, OSError):  # it may never have been made
+                self._remove(directory, made)
+            raise
+
+    def _free_temporary(self, directory: int) -> bytes:
+        """A temporary name that is free: a crash, or the copy itself, may have brought one."""
+        name = self._temporary
+        while self.look(directory, name) is not None:
+            name += b"_"
+        return name
+
+    def _replace(self, directory: int, made: bytes, name: bytes) -> None:
+        replaced = self._filesystem.lookup(directory, name).number
+        self._filesystem.rename(directory, made, directory, name)
+        self._filesystem.forget(replaced)
 
     def _remove(self, directory: int, name: bytes) -> None:
         number = self._filesystem.lookup(directory, name).number
