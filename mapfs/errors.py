@@ -203,6 +203,10 @@ class ArchiveError(MapfsError):
     errno = _errno.EBADMSG
 
 
+class UnreadableError(MapfsError):
+    """What is to be copied is damaged: a failure of that member, and of no other."""
+
+
 class WriteFailedError(MapfsError):
     """An archive cannot be written any further; the message says why."""
 

@@ -18,7 +18,8 @@ class Source(Protocol):
     def entries(self) -> Generator[Entry, None, None]:
         """The members, a directory before what is in it; steps the outcome.
 
-        What cannot be read is a failure of the outcome, and not raised.
+        What cannot be read is a failure of the outcome, and not raised; nor are any of `ENDS` by
+        what an entry gives, as they would be taken for the target's.
         """
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, Self
 from mapfs.errors import MapfsError
 from mapfs.holes import data_ranges
 from mapfs.transfer.entry import PIECE_BYTES, Entry, FileId, Piece, Segment, is_carried, split
-from mapfs.transfer.outcome import Outcome
+from mapfs.transfer.outcome import Outcome, raise_unreadable
 
 _FILE_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -212,15 +212,26 @@ class _Member:
 
     def attributes(self) -> dict[bytes, bytes]:
         """Its extended attributes, of those that are copied."""
-        if self._fd is not None:
-            return attributes_of(self._fd)
-        return attributes_of(f"/proc/self/fd/{self._directory}/{self._name}")
+        by_name = f"/proc/self/fd/{self._directory}/{self._name}"
+        try:
+            return attributes_of(by_name if self._fd is None else self._fd)
+        except OSError as error:
+            raise_unreadable(error)
+            raise
 
     def content(self) -> Self:
         """See `Entry.open`."""
         return self
 
     def __enter__(self) -> Self:
+        try:
+            self._open()
+        except OSError as error:
+            raise_unreadable(error)
+            raise
+        return self
+
+    def _open(self) -> None:
         fd = os.open(self._name, _FILE_FLAGS, dir_fd=self._directory)
         try:
             self.segments = _segments(fd, self._found)
@@ -228,7 +239,6 @@ class _Member:
             os.close(fd)
             raise
         self._fd = fd
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         assert self._fd is not None
@@ -245,7 +255,11 @@ class _Member:
         before = self._outcome.done
         for offset, length in split(self.segments):
             self._outcome.step(before + offset)
-            done = os.preadv(self._fd, [self._buffer[:length]], offset)
+            try:
+                done = os.preadv(self._fd, [self._buffer[:length]], offset)
+            except OSError as error:
+                raise_unreadable(error)
+                raise
             yield offset, self._buffer[:done]
             if done < length:
                 return

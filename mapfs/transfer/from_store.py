@@ -1,15 +1,21 @@
-"""Reading a tree out of the filesystem of a store that is not mounted."""
+"""Reading a tree out of the filesystem of a store that is not mounted.
+
+The store may be damaged: whatever does not make sense is a failure of one member, and nothing that
+a record says leads out of the target, or round in a circle.
+"""
 
 import contextlib
 import os
 import stat
 from collections.abc import Generator, Iterator, Sequence
 
-from mapfs.errors import MapfsError, NoSuchOffsetError
+from mapfs.errors import DamagedStoreError, MapfsError, NoSuchOffsetError
+from mapfs.filesystem.content import MAX_FILE_BYTES
+from mapfs.filesystem.directory import MAX_NAME_BYTES, is_file_name
 from mapfs.filesystem.filesystem import Filesystem
-from mapfs.format.records import Inode
+from mapfs.format.records import MAX_U64, Inode, Listed, Table, pair_key
 from mapfs.transfer.entry import Entry, Piece, Segment, is_carried, split
-from mapfs.transfer.outcome import Outcome
+from mapfs.transfer.outcome import Outcome, raise_unreadable
 
 
 class StoreSource:
@@ -50,12 +56,33 @@ class StoreSource:
 
     def _listing(self, directory: Inode, path: bytes) -> Iterator[tuple[Inode, bytes]]:
         """What is in a directory, each with its path in the copy."""
-        try:
-            for listed, inode in self._filesystem.readdirplus(directory.number):
-                if listed.name not in (b".", b".."):
-                    yield inode, path + b"/" + listed.name if path else listed.name
-        except (MapfsError, OSError) as error:
-            self._outcome.failed(path, error)
+        number = directory.number
+        records = self._filesystem.store.transaction.scan(
+            Table.COOKIES, pair_key(number, 0), pair_key(number, MAX_U64)
+        )
+        for key, value in records:
+            below = path
+            try:
+                listed = Listed.unpack(key, value)
+                below = path + b"/" + listed.name if path else listed.name
+                inode = self._look(directory, listed)
+            except (MapfsError, OSError) as error:
+                self._outcome.failed(below, error)
+                continue
+            yield inode, below
+
+    def _look(self, directory: Inode, listed: Listed) -> Inode:
+        """The inode that a listing names. Raises `MapfsError` if the two cannot be right."""
+        if not is_file_name(listed.name) or len(listed.name) > MAX_NAME_BYTES:
+            raise DamagedStoreError("damaged: not a file name")
+        inode = self._filesystem.inode(listed.inode)
+        if inode.type != listed.type:
+            raise DamagedStoreError(f"damaged: inode {inode.number} is not of the type listed")
+        if inode.is_directory and (
+            inode.parent != directory.number or inode.number == self._top.number
+        ):
+            raise DamagedStoreError(f"damaged: directory {inode.number} belongs elsewhere")
+        return inode
 
     def _entry(self, inode: Inode, path: bytes) -> Entry:
         number = inode.number
@@ -83,8 +110,13 @@ class StoreSource:
         return None if first is path else first
 
     def _attributes(self, number: int) -> dict[bytes, bytes]:
-        names = self._filesystem.listxattr(number, privileged=os.geteuid() == 0)
-        return {name: self._filesystem.getxattr(number, name) for name in names if is_carried(name)}
+        get = self._filesystem.getxattr
+        try:
+            names = self._filesystem.listxattr(number, privileged=os.geteuid() == 0)
+            return {name: get(number, name) for name in names if is_carried(name)}
+        except DamagedStoreError as error:
+            raise_unreadable(error)
+            raise
 
 
 class _Content:
@@ -95,24 +127,37 @@ class _Content:
         self._filesystem = filesystem
         self._number = inode.number
         self._outcome = outcome
-        self.segments: Sequence[Segment] = list(_segments(filesystem, inode))
+        try:
+            self.segments: Sequence[Segment] = list(_segments(filesystem, inode))
+        except DamagedStoreError as error:
+            raise_unreadable(error)
+            raise
 
     def pieces(self) -> Iterator[Piece]:
         """See `Content.pieces`."""
         before = self._outcome.done
         for offset, length in split(self.segments):
             self._outcome.step(before + offset)
+            at = offset
+            for view in self._views(offset, length):
+                yield at, view
+                at += view.nbytes
+
+    def _views(self, offset: int, length: int) -> list[memoryview]:
+        try:
             load = self._filesystem.cold_loader(self._number, offset, length)
             if load is not None:
                 load()  # an I/O error under the mapping would be a signal
-            at = offset
-            for view in self._filesystem.read(self._number, offset, length):
-                yield at, view
-                at += view.nbytes
+            return self._filesystem.read(self._number, offset, length)
+        except DamagedStoreError as error:
+            raise_unreadable(error)
+            raise
 
 
 def _segments(filesystem: Filesystem, inode: Inode) -> Iterator[Segment]:
     size, offset = inode.size, 0
+    if size > MAX_FILE_BYTES:
+        raise DamagedStoreError(f"damaged: inode {inode.number} has an impossible size")
     if inode.pages * filesystem.store.page_size >= size and not inode.prealloc:
         if size:
             yield 0, size

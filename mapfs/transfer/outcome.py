@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from mapfs.errors import MapfsError
+from mapfs.errors import MapfsError, UnreadableError
 from mapfs.names import printable
 
 # What every other member would fail with, too: the target is read-only, gone, damaged, or a pipe
-# that nobody reads any more.
+# that nobody reads any more. Sources must not raise these of themselves: see `raise_unreadable`.
 ENDS: Final = (errno.EROFS, errno.ENOTCONN, errno.EUCLEAN, errno.EPIPE)
 
 
@@ -50,6 +50,15 @@ class Outcome:
         failure = Failure(printable(os.fsdecode(path)) or ".", reason_of(error))
         self.failures.append(failure)
         self.on_failure(failure)
+
+
+def raise_unreadable(error: MapfsError | OSError) -> None:
+    """For a source: raise `UnreadableError` for damage of it, lest it be taken for the target's.
+
+    Of a damaged store everything is to be rescued that can be read.
+    """
+    if error.errno == errno.EUCLEAN:
+        raise UnreadableError(reason_of(error)) from error
 
 
 def reason_of(error: Exception | str) -> str:
