@@ -51,7 +51,7 @@ _HOME_OFFSET: Final = INODE_BYTES - _HOME.size
 _CLAIM_PAGES: Final = 1 << 20
 # Of a path that is shown; directories may go round in a circle.
 _MOST_DEPTH: Final = 4096
-_TYPES: Final = {
+FILE_TYPES: Final = {
     stat.S_IFREG,
     stat.S_IFDIR,
     stat.S_IFLNK,
@@ -80,12 +80,14 @@ def inode_of(key: bytes, value: bytes) -> Inode:
     if number != ROOT_INODE and not is_id(number):
         raise DamagedStoreError(f"inode {number} cannot be one's number")
     inode = Inode.unpack(number, value)
-    if inode.type not in _TYPES:
+    if inode.type not in FILE_TYPES:
         raise DamagedStoreError(f"inode {number} is of no type")
     if inode.is_file and inode.size > MAX_FILE_BYTES:
         raise DamagedStoreError(f"inode {number} has an impossible size")
     if inode.is_symlink and inode.size != len(inode.target):
         raise DamagedStoreError(f"symbolic link {number} has not its target's length")
+    if inode.target and not inode.is_symlink:
+        raise DamagedStoreError(f"inode {number} is no symbolic link and has more than its record")
     return inode
 
 

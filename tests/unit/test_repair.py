@@ -158,6 +158,12 @@ class Sample:
     def drop(self, table: Table, key: bytes | None = None) -> None:
         self.apply({table: {self.first(table)[0] if key is None else key: None}})
 
+    def forget(self, parent: int, name: bytes) -> None:
+        """Take a name and its listing away: only the inode still says that it had one."""
+        cookie = self.entry(parent, name).cookie
+        self.drop(Table.ENTRIES, name_key(parent, name))
+        self.drop(Table.COOKIES, pair_key(parent, cookie))
+
     def put(self, table: Table, key: bytes, value: bytes) -> None:
         self.apply({table: {key: value}})
 
@@ -411,7 +417,7 @@ def test_all_at_once(sample):
 
 def test_a_lost_file_is_found_again(sample):
     entry = sample.entry(ROOT, b"file")
-    sample.drop(Table.ENTRIES, name_key(ROOT, b"file"))
+    sample.forget(ROOT, b"file")
     fs = assert_repaired(sample)
     lost = fs.resolve(b"lost+found")
     assert stat.S_IMODE(lost.mode) == 0o700
@@ -424,7 +430,7 @@ def test_an_existing_lost_and_found_is_used(sample):
     lost = fs.mkdir(ROOT, b"lost+found", 0o755, ME).number
     make(fs, b"#%d" % sample.file, b"in the way", lost)
     fs.commit(closing=True)
-    sample.drop(Table.ENTRIES, name_key(ROOT, b"file"))
+    sample.forget(ROOT, b"file")
     fs = assert_repaired(sample)
     assert names(fs, lost) == [b"#%d" % sample.file, b"#%d_" % sample.file]
 
@@ -433,7 +439,7 @@ def test_a_file_named_lost_and_found_stays(sample):
     fs = Filesystem(sample.reopened())
     make(fs, b"lost+found", b"mine")
     fs.commit(closing=True)
-    sample.drop(Table.ENTRIES, name_key(ROOT, b"file"))
+    sample.forget(ROOT, b"file")
     fs = assert_repaired(sample)
     assert content(fs, fs.resolve(b"lost+found").number) == b"mine"
     assert names(fs, fs.resolve(b"lost+found_").number) == [b"#%d" % sample.file]
@@ -621,13 +627,15 @@ def test_tree_of_numbers_is_linear_and_safe():
 
 
 def damaged_bundle(path: Path) -> Path:
-    """A store whose only file has lost its name."""
+    """A store whose only file has lost its name: entry and listing are gone."""
     bundle = new_bundle(path)
     fs = Filesystem(open_store(bundle))
     number = make(fs, b"file", b"content")
     fs.close()
     with_name = open_store(bundle)
     with_name.transaction.delete(Table.ENTRIES, name_key(ROOT, b"file"))
+    listings = with_name.transaction.scan(Table.COOKIES, b"", b"\xff" * 16)
+    with_name.transaction.delete(Table.COOKIES, next(iter(listings))[0])
     commit = with_name.freeze()
     commit.write()
     with_name.finish()

@@ -1,8 +1,9 @@
 """Repair: make a damaged catalog whole again, saying each thing before it is done.
 
-INODES, ENTRIES, EXTENTS and XATTRS are believed as far as they make sense; everything else is
-derived from them. Each pass needs only what the passes before have made right, so a repair that
-is interrupted can be started again. Pages of data are never written.
+INODES, ENTRIES, EXTENTS and XATTRS are believed as far as they make sense and no others agree
+against one of them; everything else is derived from them. Each pass needs only what the passes
+before have made right, so a repair that is interrupted can be started again. Pages of data are
+never written.
 """
 
 from collections.abc import Iterator

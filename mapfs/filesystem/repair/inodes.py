@@ -7,84 +7,70 @@ from collections.abc import Iterator
 from mapfs.errors import DamagedStoreError
 from mapfs.filesystem.clock import now
 from mapfs.filesystem.content import MAX_FILE_BYTES
+from mapfs.filesystem.repair.agreement import as_type, likely_type, mapped_pages
 from mapfs.filesystem.repair.tables import RepairTables
 from mapfs.filesystem.survey import (
+    FILE_TYPES,
     ID_BYTES,
     INODE_BYTES,
     inode_of,
     is_id,
-    mapping_of,
-    number_key,
-    type_of,
 )
 from mapfs.format.records import (
     FIRST_ID,
     HAS_ATTRIBUTES,
-    MAX_U64,
     ROOT_INODE,
     Entry,
     Inode,
     Table,
     id_key,
     id_of,
-    pair_key,
 )
-from mapfs.format.totals import TOTALS_BYTES
 
 
 def repair_inodes(tables: RepairTables) -> Iterator[str]:
     """Afterwards every inode decodes, there is a root, and new numbers are above all old ones."""
     highest = FIRST_ID
     for key, value in tables.records(Table.INODES):
-        try:
-            highest = max(highest, inode_of(key, value).number)
-        except DamagedStoreError as error:
-            inode = _salvaged(tables, key, value)
-            if inode is None:
-                yield f"drop the record of an inode: {error}"
-                tables.delete(Table.INODES, key)
-            else:
-                yield f"mend the record of inode {inode.number}: {error}"
-                tables.put_inode(inode)
-                highest = max(highest, inode.number)
+        inode, wrong = _judged(tables, key, value)
+        if inode is None:
+            yield f"drop the record of an inode: {wrong}"
+            tables.delete(Table.INODES, key)
+            continue
+        if wrong:
+            yield f"mend the record of inode {inode.number}: {wrong}"
+            tables.put_inode(inode)
+        highest = max(highest, inode.number)
     yield from _repair_root(tables)
     yield from _repair_next_id(tables, highest)
 
 
-def _salvaged(tables: RepairTables, key: bytes, value: bytes) -> Inode | None:
-    """What can be kept of a record of INODES that does not make sense."""
+def _judged(tables: RepairTables, key: bytes, value: bytes) -> tuple[Inode | None, str]:
+    """What can be kept of a record of INODES, and what is wrong with it."""
+    inode, wrong = None, "other records say that it is of another type"
     try:
-        number = number_key(key)
-    except DamagedStoreError:
-        return None
+        inode = inode_of(key, value)
+        number = inode.number
+    except DamagedStoreError as error:
+        wrong = str(error)
+        number = id_of(key) if len(key) == ID_BYTES else 0
     if len(value) < INODE_BYTES or not (is_id(number) or number == ROOT_INODE):
-        return None
-    kind = type_of(value)
-    end = _mapped_bytes(tables, number)
-    if kind == stat.S_IFDIR and not end:
-        return Inode.unpack(number, value[:INODE_BYTES] + bytes(2 * TOTALS_BYTES))
-    if kind == stat.S_IFLNK and not end:
-        inode = Inode.unpack(number, value)
+        return None, wrong
+    kind = likely_type(tables, number, value)
+    if inode is not None and kind == inode.type:
+        return inode, ""
+    kind = kind if kind in FILE_TYPES else stat.S_IFREG
+    return _mended(tables, as_type(number, value, kind)), wrong
+
+
+def _mended(tables: RepairTables, inode: Inode) -> Inode:
+    """An inode of the right type, with a size that is possible."""
+    if inode.is_symlink:
         inode.size = len(inode.target)
-        return inode
-    mode = (stat.S_IFREG | stat.S_IMODE(int.from_bytes(value[:4], "little"))).to_bytes(4, "little")
-    inode = Inode.unpack(number, mode + value[4:INODE_BYTES])
-    if inode.size > MAX_FILE_BYTES:
-        inode.size = end
+    elif inode.is_file and inode.size > MAX_FILE_BYTES:
+        end = mapped_pages(tables, inode.number) * tables.store.page_size
+        inode.size = min(end, MAX_FILE_BYTES)
     return inode
-
-
-def _mapped_bytes(tables: RepairTables, number: int) -> int:
-    """Where the last extent of an inode ends, in bytes, 0 if it has none."""
-    end = 0
-    page_size = tables.store.page_size
-    start, stop = pair_key(number, 0), pair_key(number, MAX_U64)
-    for key, value in tables.records(Table.EXTENTS, start, stop):
-        try:
-            end = max(end, mapping_of(key, value, page_size).end)
-        except DamagedStoreError:
-            continue
-    return min(end * page_size, MAX_FILE_BYTES)
 
 
 def _repair_root(tables: RepairTables) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Repair of names: entries, their places in listings, and what inodes know of their names.
 
-Inodes decode by now. Entries are believed if both ends exist; COOKIES, LINKS, home entries and
-link counts follow from them.
+Inodes decode by now. Entries are believed if both ends exist, unless listing and inode agree on
+something else; COOKIES, LINKS, home entries and link counts follow from them.
 """
 
 import stat
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from mapfs.errors import DamagedStoreError
 from mapfs.filesystem.directory import MAX_NAME_BYTES
+from mapfs.filesystem.repair.agreement import agreed_entry, confirmed
 from mapfs.filesystem.repair.tables import RepairTables
 from mapfs.filesystem.survey import entry_of, home_of, is_id, names, type_of
 from mapfs.format.records import (
@@ -47,6 +48,10 @@ def _repair_entries(tables: RepairTables) -> Iterator[str]:
             tables.delete(Table.ENTRIES, key)
             continue
         parent, name = id_of(key), name_of(key)
+        if (agreed := agreed_entry(tables, parent, name, entry)) != entry:
+            yield f"let {name!r} in {parent} name inode {agreed.inode}, as it is listed"
+            entry = agreed
+            tables.put(Table.ENTRIES, key, entry.pack())
         target = tables.get(Table.INODES, id_key(entry.inode))
         if target is None or entry.inode == ROOT_INODE or not _is_directory(tables, parent):
             yield f"drop {name!r} in {parent}: it names nothing, or is in no directory"
@@ -92,9 +97,24 @@ def _is_taken(tables: RepairTables, parent: int, cookie: int, name: bytes) -> bo
 
 def _repair_listings(tables: RepairTables) -> Iterator[str]:
     for key, value in tables.records(Table.COOKIES):
-        if not _is_named(tables, key, value):
+        if _is_named(tables, key, value):
+            continue
+        listed = confirmed(tables, key)
+        parent = id_of(key) if listed is not None else 0
+        if listed is not None and _is_missing(tables, parent, listed.name):
+            yield f"name {listed.name!r} in {parent} again, as it is listed"
+            target = tables.get(Table.INODES, id_key(listed.inode)) or b""
+            entry = Entry(listed.inode, listed.cookie, type_of(target))
+            tables.put_entry(parent, listed.name, entry)
+        else:
             yield f"drop a listing in {int.from_bytes(key[:8], 'big')} that no entry belongs to"
             tables.delete(Table.COOKIES, key)
+
+
+def _is_missing(tables: RepairTables, parent: int, name: bytes) -> bool:
+    """Whether a directory has no entry of a name."""
+    is_free = tables.get(Table.ENTRIES, name_key(parent, name)) is None
+    return is_free and _is_directory(tables, parent)
 
 
 def _is_named(tables: RepairTables, key: bytes, value: bytes) -> bool:
@@ -194,10 +214,5 @@ def _count_names(tables: RepairTables, inode: Inode, found: int) -> None:
     """Set the link count; an inode that counts names but has none keeps its count for now."""
     if not inode.is_directory:
         inode.nlink = found or min(inode.nlink, 1)
-    elif found or _has_entries(tables, inode.number):
+    elif found or tables.has_entries(inode.number):
         inode.nlink = max(2, inode.nlink)
-
-
-def _has_entries(tables: RepairTables, number: int) -> bool:
-    entries = tables.records(Table.ENTRIES, id_key(number), id_key(number + 1))
-    return next(entries, None) is not None

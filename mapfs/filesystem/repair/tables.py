@@ -81,6 +81,11 @@ class RepairTables:
         """Write a further name of an inode."""
         self.put(Table.LINKS, pair_key(inode, cookie), pack_count(parent))
 
+    def has_entries(self, directory: int) -> bool:
+        """Whether there are names in a directory."""
+        entries = self.records(Table.ENTRIES, id_key(directory), id_key(directory + 1))
+        return next(entries, None) is not None
+
     def end_batch(self) -> None:
         """Commit if much has changed: it bounds the memory that changes take."""
         if self._transaction.changes >= _BATCH_CHANGES:
