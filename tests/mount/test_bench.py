@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from mapfs.claims import thrashing
 from mapfs.claims.catalogue import CLAIMS
 from mapfs.claims.claim import CannotMeasureError
 from mapfs.claims.ground import Ground, Settings
 from mapfs.cli import mapfs as group
+from mapfs.cli import run
 from tests.mount.volume import MAPFS, Volume, mapfs, process, refusal, wait_until
 
 pytestmark = pytest.mark.mount
@@ -109,7 +109,7 @@ def test_arguments_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         ("--html", tmp_path / "missing" / "page.html"),
     ):
         arguments = ["bench", "claims", str(store), *map(str, words)]
-        assert CliRunner().invoke(group, arguments).exit_code == 2
+        assert run(group, arguments) == 2
     assert "no such directory" in refusal(mapfs("bench", "claims", store / "missing", status=1))
     assert "not a mapfs store" in refusal(mapfs("bench", "claims", tmp_path / "file", status=1))
     assert "are needed" in refusal(mapfs("bench", "claims", store, "--size", "1P", status=1))
