@@ -9,8 +9,6 @@ import errno
 import logging
 import os
 import select
-import struct
-from collections import deque
 from collections.abc import Callable, Coroutine
 from time import perf_counter_ns
 from typing import Final
@@ -27,12 +25,11 @@ from mapfs.fuse.wire.answers import Answers, errno_of, operation_name
 from mapfs.fuse.wire.block_counts import BlockCounts
 from mapfs.fuse.wire.content_handlers import ContentHandlers, Helpers
 from mapfs.fuse.wire.describing import describe
+from mapfs.fuse.wire.forgetting import Forgotten
 from mapfs.fuse.wire.handlers import Handlers
 from mapfs.fuse.wire.negotiation import BUFFER_BYTES
 from mapfs.fuse.wire.notifications import Notifications
 from mapfs.fuse.wire.protocol import (
-    BATCH_FORGET_IN,
-    FORGET_ONE,
     IN_HEADER,
     OPERATIONS,
     UNANSWERED,
@@ -108,7 +105,7 @@ class WireTransport:
         self._executed = answers_of_executed(handlers)
         self._sync_names = bool(options.flags & (MS_SYNCHRONOUS | MS_DIRSYNC))
         self._sleep = Sleep(fd, CpuLatency(options.cpu_latency))
-        self._forgotten: deque[int] = deque()
+        self._forgotten = Forgotten(filesystem, self._notifications)
         self._poll = _polling(fd)
         self._poll_all = _polling(fd, self._syncs.event)
         self._stop = trio.CancelScope()
@@ -137,7 +134,7 @@ class WireTransport:
                     self._syncs.close()
                     self._reads.close()
                     self._sleep.close()
-                    self._free_orphans(len(self._forgotten))
+                    self._forgotten.free_all()
             self._outside.close()
 
     @property
@@ -228,7 +225,7 @@ class WireTransport:
                 self._sleep.was_spared()
                 self._syncs.collect()
                 self._answers.collect()
-                self._free_orphans(_TURN)
+                self._forgotten.free(_TURN)
                 await trio.lowlevel.checkpoint()
 
     def _look_again(self) -> int:
@@ -239,9 +236,9 @@ class WireTransport:
             self._syncs.collect()
         readv, fd, buffers = os.readv, self._fd, (self._buffer,)
         looks = self._sleep.looks
-        while looks > 0 or self._forgotten:
+        while looks > 0 or self._forgotten.waiting:
             # Whoever removed a file need not wait until its pages are free.
-            self._free_orphans(1)
+            self._forgotten.free(1)
             looks -= 1
             try:
                 return readv(fd, buffers)
@@ -316,29 +313,13 @@ class WireTransport:
 
     def _without_handler(self, request: Request) -> None:
         if request.opcode == Opcode.FORGET:
-            self._forgotten.append(request.nodeid)
+            self._forgotten.waiting.append(request.nodeid)
         elif request.opcode == Opcode.BATCH_FORGET:
-            self._forget_many(request.body)
+            self._forgotten.add_many(request.body)
         elif request.opcode != Opcode.INTERRUPT:
             self._refuse(request, errno.ENOSYS)
         # Calls on regular files are not interrupted on Linux: INTERRUPT is not answered, the
         # request that it is about is, in its time.
-
-    def _forget_many(self, body: memoryview) -> None:
-        try:
-            (count,) = BATCH_FORGET_IN.unpack_from(body)
-            end = BATCH_FORGET_IN.size + count * FORGET_ONE.size
-            numbers = [each for each, _ in FORGET_ONE.iter_unpack(body[BATCH_FORGET_IN.size : end])]
-        except struct.error as error:
-            _log.error("BATCH_FORGET: malformed request: %s", error)
-            return
-        self._forgotten.extend(numbers)
-
-    def _free_orphans(self, most: int) -> None:
-        """See to the FORGETs that came, up to so many."""
-        while self._forgotten and most > 0:
-            self._forget(self._forgotten.popleft())
-            most -= 1
 
     def _must_wait(self, opcode: int) -> bool:
         """Whether a change must be committed before it is answered."""
@@ -386,7 +367,7 @@ class WireTransport:
         """Answer a request with what went wrong, unless making space may help."""
         code = errno_of(request, error)
         if code in FULL:
-            self._free_orphans(len(self._forgotten))
+            self._forgotten.free_all()
         if code in FULL and self._filesystem.reclaimable:
             self._nursery.start_soon(self._try_again, request.kept())
         else:
@@ -404,21 +385,6 @@ class WireTransport:
     def _read_later(self, request: Request) -> None:
         answer = self._contents.read_cold(request)
         self._nursery.start_soon(self._answer_later, request, answer)
-
-    def _forget(self, nodeid: int) -> None:
-        """Free an orphan whose last user is gone.
-
-        FORGETs come from a queue of their own: one may arrive after the inode was looked up, opened
-        and unlinked again (`forget_pending` in fs/fuse/dev.c). So the kernel is asked whether it
-        still knows the inode; if not, nothing can look an orphan up anew.
-        """
-        try:
-            if self._filesystem.is_orphan(nodeid) and not self._notifications.invalidate_attributes(
-                nodeid
-            ):
-                self._filesystem.forget(nodeid)
-        except Exception:  # noqa: BLE001 (whatever it is, the mount must go on)
-            _log.exception("forget of inode %d failed", nodeid)
 
 
 def _polling(*fds: int) -> select.poll:
