@@ -269,6 +269,8 @@ def test_the_mount_lives_on_without_its_supervisor(volume: Volume) -> None:
     os.kill(supervisor, signal.SIGKILL)
     wait_until(lambda: volume.daemons == {volume.daemon}, "the supervisor to end")
     (mnt / "file").write_text("there")
+    with (mnt / "file").open() as file:
+        assert os.lseek(file.fileno(), 0, os.SEEK_HOLE) == 5
     message = refusal(mapfs("restart", mnt, status=1))
     assert "no supervisor" in message
     volume.remount()

@@ -6,6 +6,7 @@ when the daemon is killed nobody answers them: it would never end, and no other 
 process of its own makes the call (`write_back_process`). It is started when it is first needed.
 """
 
+import contextlib
 import errno
 import os
 import socket
@@ -74,7 +75,10 @@ class WriteBack:
     def _start(self, channel: int) -> None:
         """Start the process; returns when it has left this one, which need not wait for it."""
         abort_file = device.abort_file(self._mounted)
-        keepers = [os.pidfd_open(pid) for pid in self._keepers]
+        keepers = []
+        for pid in self._keepers:
+            with contextlib.suppress(ProcessLookupError):  # a mount may lose its supervisor
+                keepers.append(os.pidfd_open(pid))
         descriptors = (self._fd, channel, *keepers)
         program = [sys.executable, "-I", "-S", write_back_process.__file__]
         words = [str(abort_file), *map(str, descriptors)]
