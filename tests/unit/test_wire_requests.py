@@ -273,8 +273,7 @@ def test_after_an_fsync_the_kernel_asks_for_the_blocks_of_a_file_that_grew(fs):
 
 
 def test_later_the_kernel_asks_for_the_blocks_of_any_file_that_grew(fs, monkeypatch):
-    monkeypatch.setattr(block_counts, "_DELAY_SECONDS", 0)
-    monkeypatch.setattr(block_counts, "_BETWEEN_SECONDS", 0.01)
+    monkeypatch.setattr(block_counts, "_PERIOD_SECONDS", 0.01)
     numbers = [make(fs, b"%d" % each) for each in range(3)]
 
     async def scenario(kernel: Kernel) -> None:

@@ -7,7 +7,6 @@ that grew some time ago. Most are closed by then, and it costs an attribute's re
 """
 
 import logging
-from itertools import islice, takewhile
 from typing import Final
 
 import trio
@@ -17,9 +16,9 @@ from mapfs.fuse.wire.write_back import WriteBack
 
 _log = logging.getLogger(__name__)
 
-# As long as the kernel itself may hold dirty pages back (vm.dirty_expire_centisecs).
-_DELAY_SECONDS: Final = 30.0
-_BETWEEN_SECONDS: Final = 5.0
+# Twice that is as long as the kernel itself may hold dirty pages back
+# (vm.dirty_expire_centisecs).
+_PERIOD_SECONDS: Final = 15.0
 # Files beyond that have to wait until they are closed.
 _MOST_FILES: Final = 1 << 16
 _AT_A_TIME: Final = 512
@@ -31,31 +30,36 @@ class BlockCounts:
     def __init__(self, notifications: Notifications, outside: WriteBack) -> None:
         self._notifications = notifications
         self._outside = outside
-        # When each is due, in order.
-        self._due: dict[int, float] = {}
+        # Of this period, and of the one before.
+        self._recent: set[int] = set()
+        self._due: set[int] = set()
         self._end = trio.CancelScope()
 
     def changed(self, nodeid: int) -> None:
         """Note that the pages of a file have become more or fewer by a WRITE."""
-        if nodeid not in self._due and len(self._due) < _MOST_FILES:
-            self._due[nodeid] = trio.current_time() + _DELAY_SECONDS
+        if len(self._recent) < _MOST_FILES:
+            self._recent.add(nodeid)
 
     def synced(self, nodeid: int) -> None:
         """Before an fsync is answered: it is for a file that is open, so the kernel has it."""
-        if self._due.pop(nodeid, None) is not None:
+        if nodeid in self._recent or nodeid in self._due:
+            self._recent.discard(nodeid)
+            self._due.discard(nodeid)
             self._notifications.invalidate_attributes(nodeid)
 
     async def run(self) -> None:
-        """Tell of those that are due, until closed.
+        """Tell of those that grew in the period before the last, until closed.
 
         What asks for an inode may wait for its eviction, and that for a WRITE: hence by another
         process.
         """
         with self._end:
             while True:
-                await trio.sleep(_BETWEEN_SECONDS)
-                while nodeids := self._take_due():
-                    await self._tell(nodeids)
+                await trio.sleep(_PERIOD_SECONDS)
+                while self._due:
+                    some = [self._due.pop() for _ in range(min(len(self._due), _AT_A_TIME))]
+                    await self._tell(some)
+                self._due, self._recent = self._recent, set()
 
     async def _tell(self, nodeids: list[int]) -> None:
         try:
@@ -66,11 +70,3 @@ class BlockCounts:
     def close(self) -> None:
         """End `run`."""
         self._end.cancel()
-
-    def _take_due(self) -> list[int]:
-        now = trio.current_time()
-        due = takewhile(lambda each: each[1] <= now, self._due.items())
-        nodeids = [nodeid for nodeid, _ in islice(due, _AT_A_TIME)]
-        for nodeid in nodeids:
-            del self._due[nodeid]
-        return nodeids

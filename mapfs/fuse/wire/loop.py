@@ -271,27 +271,17 @@ class WireTransport:
         except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
             self._fail(request, error)
 
-    def _handle(self, request: Request) -> None:
+    def _handle(self, request: Request, *, can_be_logged: bool = False) -> None:
         """Answer a request now, or have it answered when what it waits for is done."""
-        if request.opcode in CHANGES and self._filesystem.must_commit:
-            self._nursery.start_soon(self._handle_behind_commit, request.kept())
-        else:
-            self._handle_now(request)
-
-    async def _handle_behind_commit(self, request: Request) -> None:
-        """Serve a change once the log can take it: what cannot be committed is not to be made."""
-        try:
-            await self._committer.sync()
-            self._handle_now(request)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
-            self._refuse(request, errno_of(request, error))
-
-    def _handle_now(self, request: Request) -> None:
         opcode = request.opcode
+        is_change = opcode in CHANGES
+        if is_change and not can_be_logged and self._filesystem.must_commit:
+            self._nursery.start_soon(self._handle_behind_commit, request.kept())
+            return
         answer = self._execute(request)
         if answer is None:
             return  # a thread answers
-        if opcode in CHANGES and self._must_wait(opcode):
+        if is_change and self._must_wait(opcode):
             self._filesystem.unanswered.add(request_id(request.unique))
             self._nursery.start_soon(self._answer_when_safe, request.kept(), answer)
         elif isinstance(answer, (bytes, list)):  # quicker than to ask for a Coroutine
@@ -299,6 +289,14 @@ class WireTransport:
         else:
             nursery = self._seeks if opcode == Opcode.LSEEK else self._nursery
             nursery.start_soon(self._answer_later, request.kept(), answer)
+
+    async def _handle_behind_commit(self, request: Request) -> None:
+        """Serve a change once the log can take it: what cannot be committed is not to be made."""
+        try:
+            await self._committer.sync()
+            self._handle(request, can_be_logged=True)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the mount must go on)
+            self._refuse(request, errno_of(request, error))
 
     def _execute(self, request: Request) -> Answer:
         """Call the handler; the log notes what must not be executed twice."""
