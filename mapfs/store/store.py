@@ -185,8 +185,8 @@ class Store:
         `value_bytes` is how much is to be put beside names and numbers.
         Raises `OSError` (ENOSPC, EDQUOT). What makes space does not ask: a reserve is kept for it.
         """
-        large_bytes = self.transaction.large_bytes + value_bytes
-        self.catalog.require_room(self.transaction.changes, large_bytes)
+        self.transaction.expect_value(value_bytes)
+        self.catalog.require_room(self.transaction.changes, self.transaction.large_bytes)
 
     def next_id(self) -> int:
         """A number that was never used before, for an inode or a directory cookie."""

@@ -186,8 +186,13 @@ class Transaction:
 
     @property
     def large_bytes(self) -> int:
-        """Bytes of large values that were put since the last `freeze`."""
+        """Bytes of large values since the last `freeze`, as `expect_value` was told."""
         return self._running.large_bytes
+
+    def expect_value(self, size: int) -> None:
+        """Note that a value of so many bytes will be put."""
+        if size > _LARGE_BYTES:
+            self._running.large_bytes += size
 
     @property
     def is_dirty(self) -> bool:
@@ -210,8 +215,6 @@ class Transaction:
         if self._unlogged is not None:
             self._unlogged.append((table, key, value))
         self._running.tables[table][key] = value
-        if len(value) > _LARGE_BYTES:
-            self._running.large_bytes += len(value)
 
     def delete(self, table: Table, key: bytes) -> None:
         """Remove `key`, which need not exist."""
