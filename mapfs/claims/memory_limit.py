@@ -147,7 +147,7 @@ def _hierarchies() -> Iterator[_Hierarchy]:
 
 def _mounted() -> Iterator[tuple[str, Path]]:
     """The mounts of hierarchies: `memory` of v1, and without a name v2."""
-    for line in Path("/proc/self/mounts").read_text().splitlines():
+    for line in Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines():
         _, place, kind, options, *_ = line.split()
         if kind == "cgroup" and "memory" in options.split(","):
             yield "memory", Path(place)

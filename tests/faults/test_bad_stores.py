@@ -64,7 +64,7 @@ def mounting(mnt: Path) -> Iterator[None]:
 
 
 def is_mounted(mnt: Path) -> bool:
-    return f" {mnt} " in Path("/proc/self/mountinfo").read_text()
+    return f" {mnt} " in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
 
 
 def assert_refused(bundle: Path, mnt: Path) -> None:

@@ -55,9 +55,9 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
         _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert list(tmp_path.iterdir()) == []
-    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text(errors="surrogateescape")
 
 
 def _mapfs_mounts() -> str:
-    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    lines = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
     return "\n".join(line for line in lines if "fuse.mapfs" in line)
