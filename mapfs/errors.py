@@ -79,6 +79,15 @@ class DaemonError(MountError):
         super().__init__(message)
         self.exit_code = exit_code
 
+    @staticmethod
+    def to_message(error: BaseException) -> bytes:
+        """An error as the `CODE TEXT` that `from_message` takes."""
+        text = str(error)
+        if not isinstance(error, MapfsError | OSError):
+            text = f"{type(error).__name__}: {text}"
+        exit_code = error.exit_code if isinstance(error, MapfsError) else 1
+        return f"{exit_code} {text}".encode(errors="surrogateescape")
+
     @classmethod
     def from_message(cls, message: bytes) -> "DaemonError":
         """The error in a `CODE TEXT`; nothing was said by a process that was killed."""

@@ -3,23 +3,13 @@
 import contextlib
 import signal
 from collections.abc import Iterator
-from typing import Final
 
-_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from mapfs.ending_signals import ending_signals_to
 
 
-@contextlib.contextmanager
-def ended_by_exception() -> Iterator[None]:
-    """Have a signal that asks for the end raise `KeyboardInterrupt`. For the main thread.
-
-    What is ignored stays so: nohup(1) has it so, and a shell for what is in the background.
-    """
-    before = {number: signal.signal(number, signal.default_int_handler) for number in _handled()}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def ended_by_exception() -> contextlib.AbstractContextManager[None]:
+    """Have a signal that asks for the end raise `KeyboardInterrupt`. For the main thread."""
+    return ending_signals_to(signal.default_int_handler)
 
 
 @contextlib.contextmanager
@@ -29,21 +19,10 @@ def uninterrupted() -> Iterator[None]:
     A fork needs this as well: what Python runs at its end drops exceptions.
     """
     came: list[int] = []
-    before = {
-        number: signal.signal(number, lambda number, _frame: came.append(number))
-        for number in _handled()
-    }
-    try:
+    with ending_signals_to(lambda number, _frame: came.append(number)):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     if came:
         raise KeyboardInterrupt
-
-
-def _handled() -> list[signal.Signals]:
-    return [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 def ignore_interrupts() -> None:

@@ -1,12 +1,10 @@
 """Ctrl-C, and being told to end, where work must not stop in the middle of a change."""
 
 import contextlib
-import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final
 
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from mapfs.ending_signals import ending_signals_to
 
 
 class Interrupts:
@@ -19,19 +17,9 @@ class Interrupts:
     def __init__(self) -> None:
         self._is_noted = self._is_waiting = False
 
-    @contextlib.contextmanager
-    def caught(self) -> Iterator[None]:
-        """Handle SIGINT, SIGTERM and SIGHUP here; in the main thread only.
-
-        What is ignored stays so: nohup(1) has it so, and a shell for what is in the background.
-        """
-        handled = [each for each in _SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-        before = {each: signal.signal(each, self._note) for each in handled}
-        try:
-            yield
-        finally:
-            for each, handler in before.items():
-                signal.signal(each, handler)
+    def caught(self) -> contextlib.AbstractContextManager[None]:
+        """Handle signals that ask for the end here; in the main thread only."""
+        return ending_signals_to(self._note)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._is_noted = True

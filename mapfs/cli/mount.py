@@ -247,10 +247,7 @@ def _run_daemon(daemon: Daemon, writer: int) -> int:
         if ready:
             logging.getLogger(__name__).log(logging.ERROR, "%s", error, exc_info=not known)
         else:
-            text = str(error) if known else f"{type(error).__name__}: {error}"
-            os.write(
-                writer, f"{exit_code} {text}".encode(errors="surrogateescape")[:_MESSAGE_BYTES]
-            )
+            os.write(writer, DaemonError.to_message(error)[:_MESSAGE_BYTES])
         return exit_code
 
 

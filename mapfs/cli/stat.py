@@ -12,7 +12,7 @@ import click
 
 from mapfs.cli.terminal import complain
 from mapfs.errors import MapfsError
-from mapfs.mounts import mapfs_mounts
+from mapfs.mounts import mount_of_device
 from mapfs.names import printable
 
 _NAME_WIDTH: Final = 23  # that of fs.slack_prealloc_bytes and its like
@@ -60,7 +60,7 @@ def describe(path: Path, *, extents: bool = False) -> dict[str, Any]:
     Raises `OSError`, and `MapfsError` if the path is not on a mapfs.
     """
     found = path.lstat()
-    if found.st_dev not in {mount.device for mount in mapfs_mounts()}:
+    if mount_of_device(found.st_dev) is None:
         raise MapfsError("not on a mapfs")
     described = {"path": os.fspath(path), **_of_stat(found)}
     if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from mapfs.errors import MapfsError, MountError, StoreInUseError
+from mapfs.errors import DaemonError, MapfsError, MountError, StoreInUseError
 from mapfs.filesystem.filesystem import Filesystem
 from mapfs.fuse.session import Connection, Job, listen_for_metrics, serve_connection
 from mapfs.store.opening import open_store
@@ -103,9 +103,8 @@ def run(
         if is_ready:
             _log.log(logging.ERROR, "%s", error, exc_info=not known)
         else:
-            text = str(error) if known else f"{type(error).__name__}: {error}"
             with contextlib.suppress(OSError):
-                channel.send(f"{exit_code} {text}".encode(errors="surrogateescape")[:MESSAGE_BYTES])
+                channel.send(DaemonError.to_message(error)[:MESSAGE_BYTES])
         return exit_code
 
 

@@ -1,7 +1,9 @@
 """Repair of one damaged record where others agree against it: everything comes back as it was."""
 
+import contextlib
 import stat
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -122,6 +124,17 @@ def entries(sample: Sample) -> list[tuple[bytes, Entry]]:
     return [(key, Entry.unpack(each)) for key, each in sample.records()[Table.ENTRIES].items()]  # type: ignore[arg-type]
 
 
+def each_entry() -> Iterator[tuple[Sample, bytes, Entry]]:
+    """Every entry of the sample, each in a store of its own that may be damaged."""
+    for index in count():
+        with contextlib.closing(memory_store(256)) as store:
+            sample = Sample(store)
+            all_entries = entries(sample)
+            if index == len(all_entries):
+                return
+            yield sample, *all_entries[index]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -136,15 +149,8 @@ def entries(sample: Sample) -> list[tuple[bytes, Entry]]:
     ids=["file", "directory", "root", "nothing", "type", "cut", "gone"],
 )
 def test_an_entry_against_its_listing_and_its_inode_is_made_anew(change):
-    store = memory_store(256)
-    count = len(entries(Sample(store)))
-    store.close()
-    for index in range(count):
-        store = memory_store(256)
-        sample = Sample(store)
-        key, entry = entries(sample)[index]
+    for sample, key, entry in each_entry():
         assert_as_before(sample, Table.ENTRIES, key, change(sample, entry))
-        store.close()
 
 
 @pytest.mark.parametrize(
@@ -160,17 +166,10 @@ def test_an_entry_against_its_listing_and_its_inode_is_made_anew(change):
     ids=["file", "nothing", "type", "name", "cut", "gone"],
 )
 def test_a_listing_against_its_entry_and_its_inode_is_made_anew(change):
-    store = memory_store(256)
-    count = len(entries(Sample(store)))
-    store.close()
-    for index in range(count):
-        store = memory_store(256)
-        sample = Sample(store)
-        key, entry = entries(sample)[index]
+    for sample, key, entry in each_entry():
         listed = Listed(entry.cookie, entry.inode, entry.type, name_of(key))
         place = pair_key(id_of(key), entry.cookie)
         assert_as_before(sample, Table.COOKIES, place, change(sample, listed))
-        store.close()
 
 
 def test_a_name_that_nothing_but_its_listing_tells_of_is_not_made_anew(sample):

@@ -14,7 +14,6 @@ from pyfuse3 import (
 from mapfs.filesystem.caller import Caller
 from mapfs.filesystem.filesystem import Changes, Statistics
 from mapfs.format.records import Inode
-from mapfs.fuse import groups
 
 # The daemon is the only one that changes anything, so what the kernel knows stays true.
 _CACHE_SECONDS: Final = 24 * 3600.0
@@ -28,11 +27,6 @@ _NAME_BYTES: Final = 255
 def caller(context: RequestContext) -> Caller:
     """Who asks."""
     return Caller(context.uid, context.gid, context.umask)
-
-
-def is_member(context: RequestContext, group: int) -> bool:
-    """Whether the caller is in `group`, or is root, who counts as in every group."""
-    return groups.is_member(context.uid, context.gid, context.pid, group)
 
 
 def attributes(inode: Inode, page_size: int) -> EntryAttributes:

@@ -34,14 +34,13 @@ from mapfs.filesystem.filesystem import Changes, Filesystem
 from mapfs.format.records import Inode
 from mapfs.fuse.commits import Committer
 from mapfs.fuse.counters import Counters
-from mapfs.fuse.groups import keeps_setgid
+from mapfs.fuse.groups import is_member, keeps_setgid
 from mapfs.fuse.libfuse.calls import describe
 from mapfs.fuse.libfuse.conversion import (
     absent,
     attributes,
     caller,
     changes,
-    is_member,
     statistics,
 )
 from mapfs.fuse.libfuse.handler import handled_by, handler
@@ -323,7 +322,7 @@ class Pyfuse3Transport(pyfuse3.Operations):
         if not self.enable_acl and name.startswith(_ACL_PREFIX):
             raise FUSEError(errno.EOPNOTSUPP)
         group = self._filesystem.inode(inode).gid
-        keep_setgid = is_member(ctx, group)
+        keep_setgid = is_member(ctx.uid, ctx.gid, ctx.pid, group)
         self._filesystem.setxattr(inode, name, value, keep_setgid=keep_setgid, caller=caller(ctx))
         work = self._filesystem.advice_work(inode) if name == ADVICE else None
         if work is not None:
